@@ -140,7 +140,7 @@ func TestRefused(t *testing.T) {
 		{"failure without an error number", &ExecReply{Stage: ExecCwd}},
 		{"success with an error number", &ExecReply{Errno: 2}},
 		{"too many lost writes", &Exit{Lost: make([]LostWrite, MaxLost+1)}},
-		{"attribute flags", &AttrReply{Attr: Attr{Flags: 4}}},
+		{"attribute flags", &AttrReply{Attr: Attr{Flags: 0x80}}},
 		{"attribute access", &AttrReply{Attr: Attr{Access: 8}}},
 	}
 	for _, c := range cases {
