@@ -1,0 +1,134 @@
+package namespace
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/SumiTomohiko/nexec/fsyscall"
+)
+
+// Tree is one tree of the view that is not from the side of what is above it.
+type Tree struct {
+	Path string // in the view, and on the side it comes from
+	// Remote: the server's tree over the client's. Otherwise the client's
+	// over the server's.
+	Remote bool
+	// Dir and Missing describe a remote tree on the server. A tree that is
+	// missing still is a tree where a local one lies below it.
+	Dir, Missing bool
+}
+
+// Plan says what to mount to make a view. Trees are sorted by path, so what is
+// above comes first.
+type Plan struct {
+	Trees []Tree
+	// RemoteEtc: /etc is the server's.
+	RemoteEtc bool
+}
+
+// ErrBadRules is wrapped by NewPlan's errors: the peer sent rules that no view
+// can have.
+var ErrBadRules = errors.New("unusable view")
+
+// NewPlan compares the client's rules with what exists on the server. /proc
+// and the trees below it are left to the session's own /proc.
+func NewPlan(rules []fsyscall.ViewRule) (*Plan, error) {
+	rules, err := checkRules(rules)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{RemoteEtc: sideOf(rules, "/etc")}
+	for _, r := range rules[1:] {
+		if below(r.Path, "/proc") || sideOf(rules, path.Dir(r.Path)) == r.Remote {
+			continue
+		}
+		t := Tree{Path: r.Path, Remote: r.Remote}
+		if r.Remote {
+			st, err := os.Stat(r.Path)
+			if err == nil {
+				t.Dir = st.IsDir()
+			} else if t.Missing = true; hasLocalBelow(rules, r.Path) {
+				t.Dir = true
+			} else if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+				continue
+			}
+		}
+		p.Trees = append(p.Trees, t)
+	}
+	return p, nil
+}
+
+func checkRules(rules []fsyscall.ViewRule) ([]fsyscall.ViewRule, error) {
+	rules = slices.Clone(rules)
+	slices.SortFunc(rules, func(a, b fsyscall.ViewRule) int { return strings.Compare(a.Path, b.Path) })
+	if len(rules) == 0 || rules[0].Path != "/" || rules[0].Remote {
+		return nil, fmt.Errorf("%w: the root is not the client's", ErrBadRules)
+	}
+	for i, r := range rules {
+		if !path.IsAbs(r.Path) || path.Clean(r.Path) != r.Path || strings.IndexByte(r.Path, 0) >= 0 {
+			return nil, fmt.Errorf("%w: %q is not a clean absolute path", ErrBadRules, r.Path)
+		}
+		if i > 0 && rules[i-1].Path == r.Path {
+			return nil, fmt.Errorf("%w: two rules for %q", ErrBadRules, r.Path)
+		}
+	}
+	return rules, nil
+}
+
+// sideOf tells whether p is the server's: the longest rule that is p or above
+// it decides.
+func sideOf(rules []fsyscall.ViewRule, p string) (remote bool) {
+	best := -1
+	for _, r := range rules {
+		if below(p, r.Path) && len(r.Path) > best {
+			best, remote = len(r.Path), r.Remote
+		}
+	}
+	return remote
+}
+
+func hasLocalBelow(rules []fsyscall.ViewRule, p string) bool {
+	return slices.ContainsFunc(rules, func(r fsyscall.ViewRule) bool { return !r.Remote && r.Path != p && below(r.Path, p) })
+}
+
+// below tells whether p is tree or lies below it.
+func below(p, tree string) bool {
+	return p == tree || tree == "/" || strings.HasPrefix(p, tree) && p[len(tree)] == '/'
+}
+
+// Mountpoints returns the paths of the view that fmaster must have for the
+// plan; the value tells whether the path is a directory.
+func (p *Plan) Mountpoints() map[string]bool {
+	m := map[string]bool{"/proc": true}
+	for _, t := range p.Trees {
+		if t.Remote {
+			m[t.Path] = t.Dir
+		}
+	}
+	return m
+}
+
+func (p *Plan) encode(e *encoder) {
+	e.bool(p.RemoteEtc)
+	e.u32(uint32(len(p.Trees)))
+	for _, t := range p.Trees {
+		e.string(t.Path)
+		e.bool(t.Remote)
+		e.bool(t.Dir)
+		e.bool(t.Missing)
+	}
+}
+
+func decodePlan(d *decoder) *Plan {
+	p := &Plan{RemoteEtc: d.bool()}
+	n := int(d.u32())
+	for range min(n, len(d.b)) {
+		p.Trees = append(p.Trees, Tree{Path: d.string(), Remote: d.bool(), Dir: d.bool(), Missing: d.bool()})
+	}
+	return p
+}
