@@ -24,8 +24,11 @@ const (
 	// names outside the watched directories), so it is not under the lease of
 	// its directory and may be kept for a second at the most.
 	AttrUnwatched
+	// AttrNoXattr: the inode has no extended attributes, so that asking for
+	// one needs no call.
+	AttrNoXattr
 
-	attrFlagsKnown = AttrReadOnly | AttrUnwatched
+	attrFlagsKnown = AttrReadOnly | AttrUnwatched | AttrNoXattr
 )
 
 // Attr is what stat(2) says of an inode, in the client's own numbers.

@@ -1,0 +1,393 @@
+package fmaster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+
+	"github.com/SumiTomohiko/nexec/fsyscall"
+	"github.com/SumiTomohiko/nexec/relay"
+)
+
+// Bounds of what is on its way to the client and unanswered. Writers wait for
+// room, so a program that writes faster than the link is slowed.
+const (
+	maxPostedBytes = 32 << 20 // above the ordered stream's window, so that the link is never idle
+	maxPosted      = 16384    // changes of a few dozen bytes each
+)
+
+// caller sends calls to fslave and matches the replies.
+type caller struct {
+	link    *relay.Link
+	urgent  *relay.Stream
+	ordered *relay.Stream
+	bulk    *relay.Stream
+	stats   *counters
+
+	mu      sync.Mutex
+	cond    sync.Cond // posted, bytes, queue or err changed
+	pending map[uint32]*pendingCall
+	tag     uint32
+	posted  int // changes unanswered
+	bytes   int
+	queue   [2][][]byte // by path: messages waiting for their sender
+	err     error
+
+	wg sync.WaitGroup
+}
+
+type pendingCall struct {
+	reply fsyscall.Message // filled before done is called
+	// more takes the parts of a streamed reply. It is called by the reader.
+	more func(fsyscall.Message)
+	// done is called once, by the reader or by stop, without locks held.
+	done func(h fsyscall.Header, err error)
+	// cost is what the call took of the bound on posted changes.
+	cost int
+	op   fsyscall.Op
+}
+
+func newCaller(l *relay.Link, st *counters) *caller {
+	c := &caller{
+		link:    l,
+		urgent:  l.Stream(fsyscall.StreamCalls),
+		ordered: l.Stream(fsyscall.StreamOrdered),
+		bulk:    l.Stream(fsyscall.StreamBulk),
+		stats:   st,
+		pending: make(map[uint32]*pendingCall),
+	}
+	c.cond.L = &c.mu
+	return c
+}
+
+// start begins to read replies; revoke takes the client's notices.
+func (c *caller) start(revoke func(*fsyscall.Revoke)) {
+	c.wg.Add(4)
+	go c.read(c.urgent, revoke)
+	go c.read(c.bulk, revoke)
+	go c.send(0, c.urgent)
+	go c.send(1, c.ordered)
+}
+
+// stop fails everything outstanding with err. The readers end when the link's
+// streams do.
+func (c *caller) stop(err error) {
+	c.mu.Lock()
+	if c.err == nil {
+		c.err = err
+	}
+	err = c.err
+	calls := c.pending
+	c.pending = make(map[uint32]*pendingCall)
+	for _, p := range calls {
+		c.settle(p)
+	}
+	c.cond.Broadcast()
+	c.mu.Unlock()
+	for _, p := range calls {
+		p.done(fsyscall.Header{Op: p.op, Errno: fsyscall.Errno(syscall.EIO)}, err)
+	}
+}
+
+func (c *caller) read(st *relay.Stream, revoke func(*fsyscall.Revoke)) {
+	defer c.wg.Done()
+	var buf []byte
+	for {
+		msg, err := st.ReadMessage(buf)
+		if err == nil {
+			buf = msg
+			err = c.deliver(msg, revoke)
+			if errors.Is(err, errKeepsBuffer) {
+				buf, err = nil, nil
+			}
+		}
+		if err != nil {
+			c.stop(err)
+			if errors.Is(err, fsyscall.ErrMalformed) {
+				c.link.Abort(err)
+			}
+			return
+		}
+	}
+}
+
+// errKeepsBuffer tells the reader that the reply aliases its buffer.
+var errKeepsBuffer = errors.New("the reply keeps the buffer")
+
+func (c *caller) deliver(msg []byte, revoke func(*fsyscall.Revoke)) error {
+	h, body, err := fsyscall.ParseHeader(msg)
+	if err != nil {
+		return err
+	}
+	if h.Kind == fsyscall.KindNotice && h.Op == fsyscall.OpRevoke {
+		var r fsyscall.Revoke
+		if err := fsyscall.Decode(body, &r); err != nil {
+			return err
+		}
+		revoke(&r)
+		return nil
+	}
+	if h.Kind != fsyscall.KindReply && h.Kind != fsyscall.KindMore {
+		return fmt.Errorf("%w: %s from the client", fsyscall.ErrMalformed, h.Op)
+	}
+	return c.reply(h, body)
+}
+
+func (c *caller) reply(h fsyscall.Header, body []byte) error {
+	c.mu.Lock()
+	p := c.pending[h.Tag]
+	if p != nil && h.Kind == fsyscall.KindReply {
+		delete(c.pending, h.Tag)
+		c.settle(p)
+	}
+	closed := c.err
+	c.mu.Unlock()
+	if p == nil {
+		if closed != nil {
+			return closed
+		}
+		return fmt.Errorf("%w: %s: a reply without a call", fsyscall.ErrMalformed, h.Op)
+	}
+	if h.Op != p.op {
+		return fmt.Errorf("%w: a reply of %s to %s", fsyscall.ErrMalformed, h.Op, p.op)
+	}
+	if h.Kind == fsyscall.KindMore {
+		m := h.NewBody()
+		if err := fsyscall.Decode(body, m); err != nil {
+			p.done(fsyscall.Header{Op: h.Op, Errno: fsyscall.Errno(syscall.EIO)}, err)
+			return err
+		}
+		p.more(m)
+		return nil
+	}
+	var keeps error
+	if h.Errno == 0 && p.reply != nil {
+		if err := fsyscall.Decode(body, p.reply); err != nil {
+			p.done(fsyscall.Header{Op: h.Op, Errno: fsyscall.Errno(syscall.EIO)}, err)
+			return err
+		}
+		switch p.reply.(type) {
+		case *fsyscall.Data, *fsyscall.OpenReply:
+			keeps = errKeepsBuffer
+		}
+	}
+	p.done(h, nil)
+	return keeps
+}
+
+// settle gives back the room that a change took. c.mu is held.
+func (c *caller) settle(p *pendingCall) {
+	if p.cost > 0 {
+		c.posted--
+		c.bytes -= p.cost
+		p.cost = 0
+		c.cond.Broadcast()
+	}
+}
+
+// register gives a call a tag.
+func (c *caller) register(p *pendingCall) (uint32, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return 0, c.err
+	}
+	for {
+		c.tag++
+		if _, used := c.pending[c.tag]; c.tag != 0 && !used {
+			break
+		}
+	}
+	c.pending[c.tag] = p
+	return c.tag, nil
+}
+
+// path is the stream that a message takes.
+type path bool
+
+const (
+	// urgent messages overtake changes that wait for the link.
+	urgent path = false
+	// ordered messages arrive after all changes posted before them.
+	ordered path = true
+)
+
+// notice sends a message that has no reply.
+func (c *caller) notice(via path, op fsyscall.Op, m fsyscall.Message) {
+	b, err := fsyscall.AppendMessage(nil, fsyscall.Header{Kind: fsyscall.KindNotice, Op: op}, m)
+	if err != nil {
+		return
+	}
+	c.transmit(via, b)
+}
+
+// attach and forget tell the client of numbers for nodes. Like post they do
+// not block and may be called with the tree locked.
+func (c *caller) attach(via path, m *fsyscall.Attach) { c.notice(via, fsyscall.OpAttach, m) }
+
+func (c *caller) forget(id fsyscall.NodeID, via path) {
+	c.notice(via, fsyscall.OpForget, &fsyscall.Forget{IDs: []fsyscall.NodeID{id}})
+}
+
+// transmit hands a message to the sender of its stream. What waits there is
+// bounded by the bounds of what may be posted, and by the number of requests
+// that the kernel and the run-ahead have under way.
+func (c *caller) transmit(via path, b []byte) {
+	i := 0
+	if via == ordered {
+		i = 1
+	}
+	c.mu.Lock()
+	c.queue[i] = append(c.queue[i], b)
+	c.cond.Broadcast()
+	c.mu.Unlock()
+}
+
+// begin sends a call without waiting. p.done is called exactly once, from
+// another goroutine, also when the call could not be sent. The body is encoded
+// before begin returns. begin does not block.
+func (c *caller) begin(via path, op fsyscall.Op, m fsyscall.Message, p *pendingCall) uint32 {
+	p.op = op
+	c.stats.call(op)
+	tag, err := c.register(p)
+	if err == nil {
+		var b []byte
+		b, err = fsyscall.AppendMessage(nil, fsyscall.Header{Kind: fsyscall.KindCall, Op: op, Tag: tag}, m)
+		if err == nil {
+			c.transmit(via, b)
+			return tag
+		}
+	}
+	c.mu.Lock()
+	mine := tag == 0 || c.pending[tag] == p
+	delete(c.pending, tag)
+	c.settle(p)
+	c.mu.Unlock()
+	if mine { // else stop has called done
+		errno := syscall.EIO
+		if errors.Is(err, fsyscall.ErrMalformed) {
+			errno = syscall.EINVAL
+		}
+		go p.done(fsyscall.Header{Op: op, Errno: fsyscall.Errno(errno)}, err)
+	}
+	return tag
+}
+
+// result is the end of a call.
+type result struct {
+	errno  syscall.Errno
+	leased bool
+}
+
+func (r result) ok() bool { return r.errno == 0 }
+
+// call sends a call and waits for its reply. It is counted as one round trip
+// waited for.
+func (c *caller) call(via path, op fsyscall.Op, m, reply fsyscall.Message) result {
+	ch := make(chan result, 1)
+	c.begin(via, op, m, &pendingCall{reply: reply, done: func(h fsyscall.Header, _ error) {
+		ch <- result{syscall.Errno(h.Errno), h.Leased}
+	}})
+	defer c.stats.wait(op)()
+	return <-ch
+}
+
+// callInterruptible is call for operations that may block for ever: when
+// cancel is closed the client is asked to give up.
+func (c *caller) callInterruptible(cancel <-chan struct{}, via path, op fsyscall.Op, m, reply fsyscall.Message) result {
+	ch := make(chan result, 1)
+	tag := c.begin(via, op, m, &pendingCall{reply: reply, done: func(h fsyscall.Header, _ error) {
+		ch <- result{syscall.Errno(h.Errno), h.Leased}
+	}})
+	defer c.stats.wait(op)()
+	select {
+	case r := <-ch:
+		return r
+	case <-cancel:
+		c.notice(via, fsyscall.OpInterrupt, &fsyscall.Interrupt{Tag: tag})
+		return <-ch
+	}
+}
+
+// reserve waits for room for a change of n bytes; every successful reserve is
+// followed by one post with the same number.
+func (c *caller) reserve(n int) error {
+	n += postOverhead
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.err == nil && (c.posted >= maxPosted || c.bytes > 0 && c.bytes+n > maxPostedBytes) {
+		c.cond.Wait()
+	}
+	if c.err != nil {
+		return c.err
+	}
+	c.posted++
+	c.bytes += n
+	return nil
+}
+
+// postOverhead is what a change costs of the bound beside its data.
+const postOverhead = 128
+
+// unreserve gives back what reserve took, when no post follows.
+func (c *caller) unreserve(n int) {
+	c.mu.Lock()
+	c.posted--
+	c.bytes -= n + postOverhead
+	c.cond.Broadcast()
+	c.mu.Unlock()
+}
+
+// post sends a change without waiting for it, after a reserve(n). It does not
+// block and may be called with the tree locked, which is what keeps the order
+// of the changes that of the tree's states.
+func (c *caller) post(n int, op fsyscall.Op, m, reply fsyscall.Message, done func(h fsyscall.Header)) {
+	c.begin(ordered, op, m, &pendingCall{
+		reply: reply, cost: n + postOverhead,
+		done: func(h fsyscall.Header, _ error) { done(h) },
+	})
+}
+
+// send moves waiting messages into a stream of the link.
+func (c *caller) send(i int, st *relay.Stream) {
+	defer c.wg.Done()
+	for {
+		c.mu.Lock()
+		for len(c.queue[i]) == 0 && c.err == nil {
+			c.cond.Wait()
+		}
+		q := c.queue[i]
+		c.queue[i] = nil
+		err := c.err
+		c.mu.Unlock()
+		if err != nil {
+			return
+		}
+		for _, m := range q {
+			if err := st.WriteMessage(m); err != nil {
+				c.stop(err)
+				return
+			}
+		}
+	}
+}
+
+// barrier waits until the client has carried out everything posted so far.
+func (c *caller) barrier(ctx context.Context) error {
+	ch := make(chan result, 1)
+	c.begin(ordered, fsyscall.OpBarrier, &fsyscall.Empty{}, &pendingCall{reply: &fsyscall.Empty{}, done: func(h fsyscall.Header, _ error) {
+		ch <- result{errno: syscall.Errno(h.Errno)}
+	}})
+	defer c.stats.wait(fsyscall.OpBarrier)()
+	select {
+	case r := <-ch:
+		if !r.ok() {
+			return fmt.Errorf("wait for the client: %w", r.errno)
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,119 @@
+package fmaster
+
+import "container/list"
+
+// The content of small files is kept whole in memory: of those that came with
+// their open or were read ahead, and of those that the session itself wrote.
+const (
+	contentLimit   = 64 << 20 // all files together
+	maxContentFile = 1 << 20  // one file
+)
+
+// contentCache is a set of whole file contents, least recently used first out.
+// Server.mu guards it.
+type contentCache struct {
+	limit int
+	size  int
+	order list.List // of *content; front: used last
+	byID  map[*node]*list.Element
+}
+
+type content struct {
+	node *node
+	data []byte
+}
+
+// get returns n's content; nil if it is not known. An empty file's is not nil.
+func (c *contentCache) get(n *node) []byte {
+	e := c.byID[n]
+	if e == nil {
+		return nil
+	}
+	c.order.MoveToFront(e)
+	return e.Value.(*content).data
+}
+
+func (c *contentCache) has(n *node) bool { return c.byID[n] != nil }
+
+// put keeps data, which it takes over, as n's content.
+func (c *contentCache) put(n *node, data []byte) {
+	c.remove(n)
+	if len(data) > maxContentFile {
+		return
+	}
+	if data == nil {
+		data = []byte{}
+	}
+	if c.byID == nil {
+		c.byID = make(map[*node]*list.Element)
+	}
+	c.byID[n] = c.order.PushFront(&content{n, data})
+	c.size += cap(data)
+	for e := c.order.Back(); c.size > c.limit && e != nil; {
+		prev := e.Prev()
+		if o := e.Value.(*content); o.node != n && !o.node.lazilyOpen() {
+			c.remove(o.node)
+		}
+		e = prev
+	}
+}
+
+func (c *contentCache) remove(n *node) {
+	e := c.byID[n]
+	if e == nil {
+		return
+	}
+	delete(c.byID, n)
+	c.size -= cap(c.order.Remove(e).(*content).data)
+}
+
+// write applies a write to n's content if it is known.
+func (c *contentCache) write(n *node, off uint64, data []byte) {
+	e := c.byID[n]
+	if e == nil {
+		return
+	}
+	k := e.Value.(*content)
+	end := off + uint64(len(data))
+	if end > maxContentFile {
+		c.remove(n)
+		return
+	}
+	c.size -= cap(k.data)
+	if old := uint64(len(k.data)); end > old {
+		if end > uint64(cap(k.data)) {
+			grown := make([]byte, end, max(end, min(2*end, maxContentFile)))
+			copy(grown, k.data)
+			k.data = grown
+		} else {
+			k.data = k.data[:end]
+			if off > old {
+				clear(k.data[old:off])
+			}
+		}
+	}
+	copy(k.data[off:end], data)
+	c.size += cap(k.data)
+}
+
+// truncate applies a change of size to n's content.
+func (c *contentCache) truncate(n *node, size uint64) {
+	if size == 0 {
+		c.put(n, []byte{})
+		return
+	}
+	e := c.byID[n]
+	if e == nil {
+		return
+	}
+	k := e.Value.(*content)
+	if size > uint64(len(k.data)) {
+		if size > maxContentFile {
+			c.remove(n)
+			return
+		}
+		c.write(n, uint64(len(k.data)), make([]byte, size-uint64(len(k.data))))
+		return
+	}
+	k.data = k.data[:size]
+}

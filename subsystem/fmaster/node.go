@@ -1,0 +1,396 @@
+package fmaster
+
+import (
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/SumiTomohiko/nexec/fsyscall"
+)
+
+const (
+	modeType    = syscall.S_IFMT
+	modeDir     = syscall.S_IFDIR
+	modeRegular = syscall.S_IFREG
+	modeLink    = syscall.S_IFLNK
+
+	accessR = 4
+	accessW = 2
+	accessX = 1
+)
+
+// inodeKey identifies an inode of the client.
+type inodeKey struct{ dev, ino uint64 }
+
+type attachState uint8
+
+const (
+	attachedUrgent  attachState = 1
+	attachedOrdered attachState = 2
+	attachedBoth                = attachedUrgent | attachedOrdered
+)
+
+// link is a name of a node.
+type link struct {
+	parent *node
+	name   string
+}
+
+// node is an inode of the view. All fields are guarded by Server.mu.
+type node struct {
+	id fsyscall.NodeID // the kernel's number for it
+	// wire is the client's number for it. It changes whenever the client was
+	// told to forget: a number is never given twice, since messages on two
+	// streams may overtake each other.
+	wire fsyscall.NodeID
+	link // the name by which the client is told of it; parent nil: it has none
+	// more has the further names of a hard-linked file.
+	more []link
+
+	attr fsyscall.Attr
+	// key is the client's own identity of the inode, which attr.Ino and Dev
+	// are not while the session has made it up (see Server.provisionalIno).
+	key   inodeKey
+	until time.Time // attr may be used until then; zero: under lease
+	// named is until for the entry of a directory in its parent: whether the
+	// directory itself changed is known only if it is watched itself.
+	named   time.Time
+	known   bool   // attr was ever received or made
+	target  string // of a symbolic link, when hasLink
+	hasLink bool
+	xattrs  map[string]xattr // what is known of them; nil value: absent
+
+	refs     uint64 // the kernel's count of look-ups
+	attached attachState
+	pending  int // changes to it, or in it, that the client has not answered
+	gen      uint64
+
+	dir   *dirState // of a directory
+	open  []*file
+	gone  bool // its last name was removed
+	err   syscall.Errno
+	stdio *stdioNode
+	// dirtyTimes: Mtime was made up by writes since it was last set.
+	dirtyTimes bool
+	dropped    bool
+
+	// mounts is the part of the tree of mount points at and below this
+	// directory; nil for nearly all.
+	mounts *mountPoint
+	// synthetic: the client knows nothing of it.
+	synthetic bool
+}
+
+// dirState is what is known of a directory's entries.
+type dirState struct {
+	children map[string]*node
+	// absent has names known not to exist, when the listing is not whole.
+	absent map[string]struct{}
+	// whole: every entry is in children. Both hold only under a lease or
+	// until the time given.
+	whole bool
+	until time.Time
+	// big: the directory has too many entries to be asked for whole.
+	big bool
+	// listing is closed when the listing under way has ended.
+	listing chan struct{}
+	// leased: the last answer came under a lease.
+	leased bool
+	// For the run-ahead: shown says that a program read the listing, wanted
+	// counts the entries that were asked for because a program wanted them, and
+	// ahead is what a listing that nobody has used yet takes of the budget.
+	shown  bool
+	wanted int
+	ahead  int
+}
+
+// unleased is how long an answer without a lease may be kept.
+const unleased = time.Second
+
+func (n *node) isDir() bool { return n.attr.Mode&modeType == modeDir }
+
+func (n *node) entries() *dirState {
+	if n.dir == nil {
+		n.dir = &dirState{children: make(map[string]*node)}
+	}
+	return n.dir
+}
+
+// fresh tells whether n's attributes may be used without asking.
+func (n *node) fresh(now time.Time) bool {
+	if n.synthetic {
+		return true
+	}
+	return n.known && (n.until.IsZero() || now.Before(n.until))
+}
+
+// nameFresh tells whether it may be used that n's name leads to n.
+func (n *node) nameFresh(now time.Time) bool {
+	if n.isDir() && !n.synthetic {
+		return n.known && (n.named.IsZero() || now.Before(n.named))
+	}
+	return n.fresh(now)
+}
+
+// fresh tells whether what is known of the entries may be used.
+func (d *dirState) fresh(now time.Time) bool {
+	return d.until.IsZero() || now.Before(d.until)
+}
+
+// path is the node's path in the view, for people.
+func (n *node) path() string {
+	if n.parent == nil {
+		if n.id == fsyscall.RootNode {
+			return "/"
+		}
+		return "(deleted)"
+	}
+	var parts []string
+	for ; n.parent != nil; n = n.parent {
+		parts = append(parts, n.name)
+	}
+	var b strings.Builder
+	for i := len(parts) - 1; i >= 0; i-- {
+		b.WriteByte('/')
+		b.WriteString(parts[i])
+	}
+	return b.String()
+}
+
+// newNode makes a node that the client is not told of yet. s.mu is held.
+func (s *Server) newNode() *node {
+	s.countNodes++
+	id := s.newID()
+	return &node{id: id, wire: id}
+}
+
+func (s *Server) newID() fsyscall.NodeID {
+	s.lastNode++
+	return fsyscall.NodeID(s.lastNode)
+}
+
+// told records that the client knows n by its number, from a message on via.
+func (s *Server) told(n *node, via path) {
+	bit := attachedUrgent
+	if via == ordered {
+		bit = attachedOrdered
+	}
+	n.attached |= bit
+	s.wires[n.wire] = n
+}
+
+func (s *Server) newFileID() fsyscall.FileID {
+	s.lastFile++
+	return fsyscall.FileID(s.lastFile)
+}
+
+// provisionalBit marks inode numbers that the session made up for files whose
+// creation the client has not answered. They stay for the session: a program
+// that has seen an inode number must not see it change.
+const provisionalBit = 1 << 62
+
+func (s *Server) provisionalIno() uint64 {
+	s.lastIno++
+	return provisionalBit | s.lastIno
+}
+
+// place enters n as name in dir, in place of what was there.
+func (s *Server) place(dir *node, name string, n *node) {
+	d := dir.entries()
+	if old := d.children[name]; old != nil && old != n {
+		s.displace(dir, name)
+	}
+	d.children[name] = n
+	delete(d.absent, name)
+	if n.parent == nil {
+		n.link = link{dir, name}
+	} else if n.link != (link{dir, name}) {
+		for _, l := range n.more {
+			if l == (link{dir, name}) {
+				return
+			}
+		}
+		n.more = append(n.more, link{dir, name})
+	}
+}
+
+// displace removes the entry name from dir; the node loses that name.
+func (s *Server) displace(dir *node, name string) *node {
+	d := dir.entries()
+	n := d.children[name]
+	if n == nil {
+		return nil
+	}
+	delete(d.children, name)
+	l := link{dir, name}
+	if n.link == l {
+		n.link = link{}
+		if len(n.more) > 0 {
+			n.link = n.more[0]
+			n.more = n.more[1:]
+		}
+	} else {
+		for i := range n.more {
+			if n.more[i] == l {
+				n.more = append(n.more[:i], n.more[i+1:]...)
+				break
+			}
+		}
+	}
+	s.drop(n)
+	return n
+}
+
+// drop forgets n if nothing refers to it any more.
+func (s *Server) drop(n *node) {
+	if n == s.root || n.refs > 0 || n.parent != nil || len(n.open) > 0 || n.pending > 0 {
+		return
+	}
+	if n.dropped {
+		return
+	}
+	n.dropped = true
+	s.countNodes--
+	if s.byInode[n.key] == n {
+		delete(s.byInode, n.key)
+	}
+	s.content.remove(n)
+	if n.dir != nil {
+		for name := range n.dir.children {
+			s.displace(n, name)
+		}
+	}
+	delete(s.nodes, n.id)
+	s.forget(n)
+}
+
+// forget takes the client's number for n back. While changes to n are on their
+// way it is not called, so the notice overtakes no use of the number.
+func (s *Server) forget(n *node) {
+	if n.attached == 0 {
+		return
+	}
+	s.calls.forget(n.wire, n.attached&attachedOrdered != 0)
+	delete(s.wires, n.wire)
+	n.wire = s.newID()
+	n.attached = 0
+}
+
+// ref counts one look-up of n by the kernel.
+func (s *Server) ref(n *node) {
+	n.refs++
+	s.nodes[n.id] = n
+}
+
+// Forget implements fuse.RawFileSystem.
+func (s *Server) Forget(id, nlookup uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.nodes[fsyscall.NodeID(id)]
+	if n == nil || n == s.root {
+		return
+	}
+	n.refs -= min(n.refs, nlookup)
+	if n.refs > 0 {
+		return
+	}
+	s.drop(n)
+	if n.refs == 0 && n.parent != nil && n.attached != 0 && n.pending == 0 && len(n.open) == 0 && !n.isDir() {
+		// It stays as an entry of its directory's listing, but the client need
+		// not have a number for it.
+		s.forget(n)
+		delete(s.nodes, n.id)
+	}
+}
+
+// attach makes sure that the client knows n by its number before a message on
+// the stream via uses it. It reports ESTALE for a node without a name. s.mu
+// is held.
+func (s *Server) attach(n *node, via path) syscall.Errno {
+	bit := attachedUrgent
+	if via == ordered {
+		bit = attachedOrdered
+	}
+	if n.attached&bit != 0 {
+		return 0
+	}
+	if n.synthetic || n.parent == nil {
+		if n.attached != 0 {
+			return 0 // made by an ordered call, which this one follows
+		}
+		return syscall.ESTALE
+	}
+	if errno := s.attach(n.parent, via); errno != 0 {
+		return errno
+	}
+	s.calls.attach(via, &fsyscall.Attach{Dir: n.parent.wire, Name: n.name, ID: n.wire, Ino: n.key.ino, Dev: n.key.dev})
+	s.told(n, via)
+	return 0
+}
+
+// via returns the stream for a call that looks at n: the ordered one while
+// changes to it are on their way.
+func (n *node) via() path { return path(n.pending > 0) }
+
+// learn takes over attributes that a look at the client brought. s.mu is held.
+func (s *Server) learn(n *node, a *fsyscall.Attr, leased bool) {
+	if n.known && n.pending == 0 && (n.attr.Mtime != a.Mtime || n.attr.Size != a.Size || n.key != inodeKey{a.Dev, a.Ino}) {
+		s.dataChanged(n)
+	}
+	s.setAttr(n, a, leased)
+}
+
+// setAttr takes over attributes that came from the client, among them those
+// that follow from the session's own changes. s.mu is held.
+func (s *Server) setAttr(n *node, a *fsyscall.Attr, leased bool) {
+	s.identify(n, a)
+	made := n.attr.Ino
+	n.attr = *a
+	if made&provisionalBit != 0 {
+		n.attr.Ino = made
+	} else {
+		n.attr.Ino = s.visibleIno(a)
+	}
+	n.known = true
+	n.until, n.named = time.Time{}, time.Time{}
+	if !leased || a.Flags&fsyscall.AttrUnwatched != 0 {
+		n.until = time.Now().Add(s.unleased())
+		n.named = n.until
+	} else if n.isDir() && (n.dir == nil || !n.dir.leased) {
+		n.until = time.Now().Add(s.unleased())
+	}
+}
+
+// identify records which inode of the client n is.
+func (s *Server) identify(n *node, a *fsyscall.Attr) {
+	key := inodeKey{a.Dev, a.Ino}
+	if n.key == key {
+		return
+	}
+	if s.byInode[n.key] == n {
+		delete(s.byInode, n.key)
+	}
+	n.key = key
+	if a.Mode&modeType == modeRegular {
+		s.byInode[key] = n
+	}
+}
+
+// visibleIno is the inode number that programs see: the client's own on the
+// file system of the user's home, and elsewhere one that cannot be mistaken
+// for such, because the whole view shows one device number.
+func (s *Server) visibleIno(a *fsyscall.Attr) uint64 {
+	if s.mainDev == 0 || a.Dev == s.mainDev {
+		return a.Ino
+	}
+	return (a.Ino ^ a.Dev*0x9e3779b97f4a7c15) &^ provisionalBit
+}
+
+// touch records that the session changed n now: content or entries.
+func (s *Server) touch(n *node, data bool) {
+	t := s.clock.now()
+	n.attr.Ctime = t
+	if data {
+		n.attr.Mtime = t
+	}
+}

@@ -1,0 +1,112 @@
+package fmaster
+
+import (
+	"sync"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// notifier tells the kernel to forget. The kernel takes locks for it that a
+// process may hold that waits for us, so it is never done by a handler.
+//
+// The kernel itself sees to it that an answer on its way does not undo an
+// invalidation: it holds the directory's lock during a look-up and the page's
+// during a read, and gives attributes a version.
+type notifier struct {
+	s   *Server
+	srv *fuse.Server
+
+	mu   sync.Mutex
+	cond sync.Cond
+	// What waits is a set, so it is bounded by what the kernel holds.
+	inodes  map[uint64]bool // whether the pages too
+	entries map[entryKey]struct{}
+	stopped bool
+	wg      sync.WaitGroup
+}
+
+type entryKey struct {
+	parent uint64
+	name   string
+}
+
+// notifyWorkers is more than one because the kernel may make one wait for a
+// read under way.
+const notifyWorkers = 4
+
+func newNotifier(s *Server) *notifier {
+	k := &notifier{s: s, inodes: make(map[uint64]bool), entries: make(map[entryKey]struct{})}
+	k.cond.L = &k.mu
+	return k
+}
+
+func (k *notifier) start(srv *fuse.Server) {
+	k.srv = srv
+	k.wg.Add(notifyWorkers)
+	for range notifyWorkers {
+		go k.run()
+	}
+}
+
+// stop ends the workers. One that is inside the kernel is waited for; the
+// mount must be on its way out.
+func (k *notifier) stop() {
+	k.mu.Lock()
+	k.stopped = true
+	k.cond.Broadcast()
+	k.mu.Unlock()
+	k.wg.Wait()
+}
+
+// inode invalidates the kernel's attributes of n and, with pages, its content.
+func (k *notifier) inode(n *node, pages bool) {
+	k.mu.Lock()
+	k.inodes[uint64(n.id)] = k.inodes[uint64(n.id)] || pages
+	k.cond.Signal()
+	k.mu.Unlock()
+}
+
+// entry invalidates what the kernel knows of a name, also that it does not
+// exist. It must not be used on a name at or above a mount point.
+func (k *notifier) entry(dir *node, name string) {
+	if dir.refs == 0 || dir.mounts.child(name) != nil {
+		return
+	}
+	k.mu.Lock()
+	k.entries[entryKey{uint64(dir.id), name}] = struct{}{}
+	k.cond.Signal()
+	k.mu.Unlock()
+}
+
+func (k *notifier) run() {
+	defer k.wg.Done()
+	for {
+		k.mu.Lock()
+		for len(k.inodes) == 0 && len(k.entries) == 0 && !k.stopped {
+			k.cond.Wait()
+		}
+		if k.stopped {
+			k.mu.Unlock()
+			return
+		}
+		for e := range k.entries {
+			delete(k.entries, e)
+			k.mu.Unlock()
+			k.srv.EntryNotify(e.parent, e.name)
+			k.mu.Lock()
+			break
+		}
+		for ino, pages := range k.inodes {
+			delete(k.inodes, ino)
+			off := int64(-1)
+			if pages {
+				off = 0
+			}
+			k.mu.Unlock()
+			k.srv.InodeNotify(ino, off, 0)
+			k.mu.Lock()
+			break
+		}
+		k.mu.Unlock()
+	}
+}

@@ -1,0 +1,109 @@
+package fmaster
+
+import (
+	"time"
+
+	"github.com/SumiTomohiko/nexec/fsyscall"
+)
+
+// revoke takes in the client's notice that what it leased is no longer true.
+// What the session itself has on its way to the client stays: it is applied
+// after, and so wins.
+func (s *Server) revoke(r *fsyscall.Revoke) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range r.Items {
+		it := &r.Items[i]
+		s.stats.revoked.Add(1)
+		n := s.wires[it.Node]
+		if n == nil {
+			continue // forgotten meanwhile
+		}
+		if it.What == fsyscall.RevokeTree {
+			s.revokeTree(n)
+			continue
+		}
+		n.gen++
+		if it.Name == "" {
+			s.revokeNode(n, it.What)
+			continue
+		}
+		if n.dir == nil {
+			continue
+		}
+		c := n.dir.children[it.Name]
+		if it.What == fsyscall.RevokeEntry {
+			s.revokeEntry(n, it.Name, c)
+		} else if c != nil {
+			s.revokeNode(c, it.What)
+		}
+	}
+}
+
+func (s *Server) revokeNode(n *node, what fsyscall.RevokeWhat) {
+	if n.synthetic {
+		return
+	}
+	n.gen++
+	n.until = time.Now()
+	if what != fsyscall.RevokeAttr {
+		n.named = n.until
+	}
+	n.xattrs = nil
+	n.hasLink = false
+	n.attr.Flags &^= fsyscall.AttrNoXattr
+	if what == fsyscall.RevokeData {
+		s.dataChanged(n)
+	} else if n.refs > 0 {
+		s.notify.inode(n, n.attr.Mode&modeType == modeLink)
+	}
+	if n.isDir() && what == fsyscall.RevokeAttr {
+		s.forgetNames(n) // whether the user may enter is another matter now
+	}
+}
+
+func (s *Server) revokeEntry(dir *node, name string, c *node) {
+	if m := dir.mounts.child(name); m != nil && m.mounted {
+		return
+	}
+	d := dir.dir
+	d.whole = false
+	delete(d.absent, name)
+	if dir.pending == 0 {
+		dir.until = time.Now()
+		s.notify.inode(dir, false)
+	}
+	if c != nil && c.pending == 0 {
+		// The entry stays until the next look says what it is now, so that a
+		// file that is still the same one keeps its node.
+		s.revokeNode(c, fsyscall.RevokeData)
+	}
+	if c == nil || c.mounts == nil && c.pending == 0 {
+		s.notify.entry(dir, name)
+	}
+}
+
+// revokeTree revokes everything at and below n.
+func (s *Server) revokeTree(n *node) {
+	todo := []*node{n}
+	for len(todo) > 0 {
+		n := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if n.pending == 0 {
+			s.revokeNode(n, fsyscall.RevokeData)
+		}
+		n.gen++
+		if n.dir == nil || n.synthetic {
+			continue
+		}
+		n.dir.whole, n.dir.absent = false, nil
+		if n.mounts == nil && n.parent != nil && n.refs > 0 {
+			s.notify.entry(n.parent, n.name)
+		}
+		for _, c := range n.dir.children {
+			if !c.synthetic {
+				todo = append(todo, c)
+			}
+		}
+	}
+}

@@ -1,0 +1,72 @@
+package fmaster
+
+import (
+	"strings"
+
+	"github.com/SumiTomohiko/nexec/fsyscall"
+)
+
+// mountPoint is a place in the tree of paths that the server mounts something
+// on, or one above it.
+type mountPoint struct {
+	children map[string]*mountPoint
+	mounted  bool
+	dir      bool
+}
+
+func mountTree(paths map[string]bool) *mountPoint {
+	root := &mountPoint{dir: true}
+	for p, dir := range paths {
+		at := root
+		for name := range strings.SplitSeq(strings.Trim(p, "/"), "/") {
+			if name == "" {
+				continue
+			}
+			next := at.children[name]
+			if next == nil {
+				next = &mountPoint{dir: true}
+				if at.children == nil {
+					at.children = make(map[string]*mountPoint)
+				}
+				at.children[name] = next
+			}
+			at = next
+		}
+		at.mounted, at.dir = true, dir
+	}
+	return root
+}
+
+func (m *mountPoint) child(name string) *mountPoint {
+	if m == nil {
+		return nil
+	}
+	return m.children[name]
+}
+
+// synthesize returns the node for a mount point in dir, or for a directory
+// above one that the client does not have. It belongs to the client's root,
+// lasts as long as the session, and nothing can be changed in it. s.mu is
+// held.
+func (s *Server) synthesize(dir *node, name string, m *mountPoint) *node {
+	if n := dir.entries().children[name]; n != nil && n.synthetic {
+		return n
+	}
+	n := s.newNode()
+	n.synthetic, n.known, n.mounts = true, true, m
+	mode := uint32(modeDir | 0o755)
+	if !m.dir {
+		mode = modeRegular | 0o644
+	}
+	now := s.clock.now()
+	n.attr = fsyscall.Attr{
+		Ino: s.provisionalIno(), Mode: mode, Nlink: 1, Access: accessR | accessX,
+		Flags: fsyscall.AttrReadOnly | fsyscall.AttrNoXattr, Atime: now, Mtime: now, Ctime: now,
+	}
+	if m.dir {
+		n.attr.Nlink = 2
+		n.entries().whole = true
+	}
+	s.place(dir, name, n)
+	return n
+}
