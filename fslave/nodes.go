@@ -1,0 +1,494 @@
+package fslave
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/SumiTomohiko/nexec/fsyscall"
+)
+
+const (
+	// maxDepth bounds the way from a node to the root. Linux lets trees be
+	// deeper; no program that is not a test makes one.
+	maxDepth = 4096
+	// maxAlts bounds the further names remembered of an inode.
+	maxAlts = 16
+)
+
+// place is a name in a directory.
+type place struct {
+	parent *node
+	name   string
+}
+
+// node is what a NodeID names. All fields but id are guarded by nodeTable.mu.
+type node struct {
+	id    fsyscall.NodeID
+	place place   // parent nil: the root, a stdio node, or gone
+	alts  []place // further names given by Link or a second Attach
+	// dev and ino are those recorded; zero ino is not yet known.
+	dev, ino uint64
+	kids     int  // nodes whose place is in this one
+	pins     int  // calls under way that use it
+	named    bool // the server has not forgotten it
+	gone     bool // no place leads to it any more
+	stdio    *stdioFile
+	files    []*file // open on it, for when no place leads to it
+	// pending is closed when the lookup that names the node has ended; err is
+	// its result. Nil: long ended.
+	pending chan struct{}
+	err     error
+}
+
+// nodeTable holds the names that the server has given.
+type nodeTable struct {
+	mu   sync.RWMutex
+	root *node
+	byID map[fsyscall.NodeID]*node
+	// at has the nodes at a place. More than one is rare: a name that was
+	// replaced by someone else and then looked up again.
+	at    map[place][]*node
+	count int // nodes alive, forgotten parents included
+	max   int
+}
+
+func newNodeTable(max int) *nodeTable {
+	root := &node{id: fsyscall.RootNode, named: true}
+	return &nodeTable{
+		root: root, max: max, count: 1,
+		byID: map[fsyscall.NodeID]*node{fsyscall.RootNode: root},
+		at:   map[place][]*node{},
+	}
+}
+
+// pin returns the node that id names, whether or not the lookup that names it
+// has ended, and keeps it although it be forgotten, until unpin.
+func (t *nodeTable) pin(id fsyscall.NodeID) (*node, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.byID[id]
+	if n == nil {
+		return nil, unix.ESTALE
+	}
+	n.pins++
+	return n, nil
+}
+
+func (t *nodeTable) unpin(n *node) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n.pins--
+	t.reap(n)
+}
+
+// ready waits for the lookup that names n.
+func (t *nodeTable) ready(n *node) error {
+	t.mu.RLock()
+	pending := n.pending
+	err := n.err
+	t.mu.RUnlock()
+	if pending == nil {
+		return err
+	}
+	<-pending
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return n.err
+}
+
+// peek returns the node that id names, whether or not the lookup that names it
+// has ended.
+func (t *nodeTable) peek(id fsyscall.NodeID) (*node, error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if n := t.byID[id]; n != nil {
+		return n, nil
+	}
+	return nil, unix.ESTALE
+}
+
+// attach lets id name the place. A node that is known keeps its identity; the
+// place becomes a further name of it.
+func (t *nodeTable) attach(dir fsyscall.NodeID, name string, id fsyscall.NodeID, dev, ino uint64) error {
+	parent, err := t.peek(dir)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at := place{parent, name}
+	if n := t.byID[id]; n != nil {
+		if n != t.root && n.stdio == nil && n.place != at && n.ino != 0 && n.ino == ino && n.dev == dev {
+			t.addAlt(n, at)
+		}
+		return nil
+	}
+	_, err = t.add(id, at, dev, ino)
+	return err
+}
+
+// add makes a node. The caller holds mu.
+func (t *nodeTable) add(id fsyscall.NodeID, at place, dev, ino uint64) (*node, error) {
+	if id == 0 {
+		return nil, unix.EINVAL
+	}
+	if t.count >= t.max {
+		return nil, unix.ENFILE
+	}
+	n := &node{id: id, dev: dev, ino: ino, named: true}
+	t.byID[id] = n
+	t.count++
+	t.put(n, at)
+	return n, nil
+}
+
+// put gives n its place. The caller holds mu.
+func (t *nodeTable) put(n *node, at place) {
+	n.place, n.gone = at, at.parent == nil
+	if at.parent != nil {
+		at.parent.kids++
+		t.at[at] = append(t.at[at], n)
+	}
+}
+
+func (t *nodeTable) addAlt(n *node, at place) {
+	for _, old := range n.alts {
+		if old == at {
+			return
+		}
+	}
+	if n.gone && n.stdio == nil {
+		t.put(n, at)
+		return
+	}
+	if len(n.alts) == maxAlts {
+		t.removeAt(n, n.alts[0])
+		n.alts = n.alts[1:]
+	}
+	n.alts = append(n.alts, at)
+	at.parent.kids++
+	t.at[at] = append(t.at[at], n)
+}
+
+// removeAt takes n out of the index. The caller holds mu.
+func (t *nodeTable) removeAt(n *node, at place) {
+	list := t.at[at]
+	for i, m := range list {
+		if m == n {
+			list[i] = list[len(list)-1]
+			list = list[:len(list)-1]
+			break
+		}
+	}
+	if len(list) == 0 {
+		delete(t.at, at)
+	} else {
+		t.at[at] = list
+	}
+	at.parent.kids--
+	t.reap(at.parent)
+}
+
+// reap drops n, and then its parents, where neither the server nor a node
+// below needs it.
+func (t *nodeTable) reap(n *node) {
+	for n != nil && !n.named && n.kids == 0 && n.pins == 0 && n != t.root {
+		parent := t.drop(n)
+		n = parent
+	}
+}
+
+// drop forgets n and returns its parent, which may have to be reaped.
+func (t *nodeTable) drop(n *node) *node {
+	for _, at := range n.alts {
+		t.removeAt(n, at)
+	}
+	n.alts = nil
+	t.count--
+	n.named = true // reaped once
+	at := n.place
+	if at.parent == nil {
+		return nil
+	}
+	n.place, n.gone = place{}, true
+	list := t.at[at]
+	for i, m := range list {
+		if m == n {
+			list[i] = list[len(list)-1]
+			list = list[:len(list)-1]
+			break
+		}
+	}
+	if len(list) == 0 {
+		delete(t.at, at)
+	} else {
+		t.at[at] = list
+	}
+	at.parent.kids--
+	return at.parent
+}
+
+// leave takes the place at from n; a further name takes over, or n is gone.
+func (t *nodeTable) leave(n *node, at place) {
+	if n.place != at {
+		for i, alt := range n.alts {
+			if alt == at {
+				n.alts = append(n.alts[:i], n.alts[i+1:]...)
+				t.removeAt(n, at)
+				return
+			}
+		}
+		return
+	}
+	if len(n.alts) > 0 {
+		n.place = n.alts[0]
+		n.alts = n.alts[1:]
+	} else {
+		n.place, n.gone = place{}, true
+	}
+	t.removeAt(n, at)
+}
+
+// forget takes names back and returns the nodes they named.
+func (t *nodeTable) forget(ids []fsyscall.NodeID) []*node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []*node
+	for _, id := range ids {
+		n := t.byID[id]
+		if n == nil || n == t.root {
+			continue
+		}
+		delete(t.byID, id)
+		if n.stdio != nil {
+			n.stdio.close()
+		}
+		n.named = false
+		t.reap(n)
+		out = append(out, n)
+	}
+	return out
+}
+
+// unlinked notes that the name at a place is gone.
+func (t *nodeTable) unlinked(at place) []*node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := append([]*node(nil), t.at[at]...)
+	for _, n := range list {
+		t.leave(n, at)
+	}
+	return list
+}
+
+// renamed moves the nodes at a place, and with them all below, to another,
+// whose own nodes lose that name or, with exchange, get the other one.
+func (t *nodeTable) renamed(from, to place, exchange bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if from == to {
+		return
+	}
+	moving := append([]*node(nil), t.at[from]...)
+	other := append([]*node(nil), t.at[to]...)
+	for _, n := range other {
+		if exchange {
+			t.moveTo(n, to, from)
+		} else {
+			t.leave(n, to)
+		}
+	}
+	for _, n := range moving {
+		t.moveTo(n, from, to)
+	}
+}
+
+func (t *nodeTable) moveTo(n *node, from, to place) {
+	if t.below(to.parent, n) {
+		// The kernel would not have done it: the table is out of date.
+		t.leave(n, from)
+		return
+	}
+	to.parent.kids++
+	t.at[to] = append(t.at[to], n)
+	if n.place == from {
+		n.place = to
+	} else {
+		for i := range n.alts {
+			if n.alts[i] == from {
+				n.alts[i] = to
+			}
+		}
+	}
+	t.removeAt(n, from)
+}
+
+// below tells whether n is dir or lies below it.
+func (t *nodeTable) below(n, dir *node) bool {
+	for range maxDepth {
+		if n == dir {
+			return true
+		}
+		if n == nil || n.place.parent == nil {
+			return false
+		}
+		n = n.place.parent
+	}
+	return true
+}
+
+// found records who was met at n. It fails with ESTALE where that is not who
+// was met before.
+func (t *nodeTable) found(n *node, dev, ino uint64) error {
+	t.mu.RLock()
+	known, same := n.ino != 0, n.ino == ino && n.dev == dev
+	t.mu.RUnlock()
+	if known {
+		if same {
+			return nil
+		}
+		return unix.ESTALE
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n.ino == 0 {
+		n.dev, n.ino = dev, ino
+	} else if n.ino != ino || n.dev != dev {
+		return unix.ESTALE
+	}
+	return nil
+}
+
+// chain returns the nodes on the way from n up to the root, which is left out,
+// and their names.
+func (t *nodeTable) chain(n *node) ([]*node, []string, error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var nodes []*node
+	var names []string
+	for m := n; m != t.root; m = m.place.parent {
+		if m.stdio != nil {
+			return nil, nil, unix.EACCES // handed over alone, without what is in it
+		}
+		if m.place.parent == nil {
+			return nil, nil, unix.ESTALE
+		}
+		if len(nodes) == maxDepth {
+			return nil, nil, unix.ENAMETOOLONG
+		}
+		nodes = append(nodes, m)
+		names = append(names, m.place.name)
+	}
+	return nodes, names, nil
+}
+
+// snapshot returns what is needed to reach n.
+func (t *nodeTable) snapshot(n *node) (at place, dev, ino uint64, gone bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return n.place, n.dev, n.ino, n.gone
+}
+
+// places returns every name that n is known by.
+func (t *nodeTable) places(n *node) []place {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if n.place.parent == nil {
+		return nil
+	}
+	return append([]place{n.place}, n.alts...)
+}
+
+// reserve makes id name the place before the lookup of it has been made, so
+// that calls which come next can wait for it. It returns nil where id is known
+// already.
+func (t *nodeTable) reserve(parent *node, name string, id fsyscall.NodeID) (*node, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byID[id] != nil {
+		return nil, nil
+	}
+	n, err := t.add(id, place{parent, name}, 0, 0)
+	if err != nil {
+		return nil, err
+	}
+	n.pending = make(chan struct{})
+	return n, nil
+}
+
+// settle ends what reserve began.
+func (t *nodeTable) settle(n *node, err error) {
+	t.mu.Lock()
+	close(n.pending)
+	n.pending, n.err = nil, err
+	if err != nil && t.byID[n.id] == n {
+		delete(t.byID, n.id)
+		n.named = false
+		t.reap(n)
+	}
+	t.mu.Unlock()
+}
+
+// bind lets id name the inode just made or found at a place, whatever it
+// named before.
+func (t *nodeTable) bind(parent *node, name string, id fsyscall.NodeID, dev, ino uint64) (*node, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at := place{parent, name}
+	n := t.byID[id]
+	if n == nil {
+		return t.add(id, at, dev, ino)
+	}
+	if n == t.root || n.stdio != nil || n.pending != nil || t.below(parent, n) {
+		return nil, unix.EINVAL
+	}
+	if n.place != at {
+		for _, alt := range n.alts {
+			t.removeAt(n, alt)
+		}
+		n.alts = nil
+		old := n.place
+		t.put(n, at)
+		if old.parent != nil {
+			t.removeAt(n, old)
+		}
+	}
+	n.dev, n.ino = dev, ino
+	return n, nil
+}
+
+// bindNameless lets id name an inode that no name leads to.
+func (t *nodeTable) bindNameless(id fsyscall.NodeID, dev, ino uint64, stdio *stdioFile) (*node, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byID[id] != nil {
+		return nil, unix.EINVAL
+	}
+	n, err := t.add(id, place{}, dev, ino)
+	if err != nil {
+		return nil, err
+	}
+	n.stdio = stdio
+	return n, nil
+}
+
+// addName gives n a further name.
+func (t *nodeTable) addName(n *node, at place) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n.place != at {
+		t.addAlt(n, at)
+	}
+}
+
+// closeStdio closes the descriptors of standard streams.
+func (t *nodeTable) closeStdio() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, n := range t.byID {
+		if n.stdio != nil {
+			n.stdio.close()
+		}
+	}
+}
