@@ -1,0 +1,187 @@
+// Command nexec runs a program on another machine with this machine's files,
+// terminal, streams, signals and exit status. See doc/nexec.1.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/SumiTomohiko/nexec/client"
+	"github.com/SumiTomohiko/nexec/fsyscall"
+	"github.com/SumiTomohiko/nexec/view"
+)
+
+func main() {
+	v := &voice{w: os.Stderr}
+	res, status := run(v, os.Args[1:])
+	if res.Signal != 0 {
+		client.DieBySignal(res.Signal)
+		status = 128 + int(res.Signal)
+	}
+	os.Exit(status)
+}
+
+// run is nexec without its end: it returns the signal to die by, if any, and
+// the exit status.
+func run(v *voice, args []string) (client.Result, int) {
+	o, err := parse(args)
+	if err != nil {
+		return client.Result{}, v.fail(err, speaker{})
+	}
+	v.quiet, v.verbose = o.quiet, o.verbose
+	switch {
+	case o.help:
+		_, err = os.Stdout.WriteString(usageText)
+	case o.version:
+		_, err = fmt.Printf("nexec %s, protocol %d\n", version(), fsyscall.Version)
+	default:
+		return runHost(v, o)
+	}
+	if err != nil {
+		return client.Result{}, v.fail(err, speaker{})
+	}
+	return client.Result{}, 0
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+func runHost(v *voice, o *options) (client.Result, int) {
+	hc, err := loadConfig(configPath(), o.dest.host)
+	if err != nil {
+		return client.Result{}, v.fail(err, speaker{})
+	}
+	o.adopt(hc)
+	vw, err := o.makeView(hc)
+	if err != nil {
+		return client.Result{}, v.fail(err, speaker{})
+	}
+	s := speaker{host: o.dest.host, view: vw}
+	if o.explain != "" {
+		e, err := vw.Explain(o.explain)
+		if err == nil {
+			err = explain(os.Stdout, o.explain, e, o.dest.host)
+		}
+		if err != nil {
+			return client.Result{}, v.fail(err, s)
+		}
+		return client.Result{}, 0
+	}
+	return runCommand(v, o, s)
+}
+
+// adopt fills in from the configuration file what the command line left open.
+func (o *options) adopt(hc hostConfig) {
+	if o.apps == "" {
+		o.apps = hc.apps
+	}
+	if o.ssh == "" {
+		o.ssh = hc.ssh
+	}
+	o.exportOnly = o.exportOnly || hc.exportOnly == "yes"
+	o.sync = o.sync || hc.sync == "yes"
+	o.noCache = o.noCache || hc.cache == "no"
+	o.exports = append(o.exports, hc.exports...)
+	o.env = append(append([]string(nil), hc.env...), o.env...) // the last one counts
+}
+
+func (o *options) makeView(hc hostConfig) (*view.View, error) {
+	return view.New(o.viewApps(), append(o.moves, hc.moves...))
+}
+
+func (o *options) viewApps() view.Apps {
+	if o.apps == "local" {
+		return view.AppsLocal
+	}
+	return view.AppsRemote
+}
+
+// filesArgs are fslave's arguments. Nothing in them is secret.
+func (o *options) filesArgs() []string {
+	var args []string
+	if o.exportOnly {
+		args = append(args, "--export-only")
+	}
+	for _, e := range o.exports {
+		args = append(args, "--export", e)
+	}
+	return args
+}
+
+func (o *options) envRules() client.EnvRules {
+	r := client.EnvRules{AppsLocal: o.apps == "local"}
+	for _, e := range o.env {
+		if strings.Contains(e, "=") {
+			r.Set = append(r.Set, e)
+		} else {
+			r.Keep = append(r.Keep, e)
+		}
+	}
+	return r
+}
+
+func runCommand(v *voice, o *options, s speaker) (client.Result, int) {
+	ssh, err := o.transport()
+	if err != nil {
+		return client.Result{}, v.fail(err, s)
+	}
+	res := client.Run(context.Background(), client.Config{
+		Session: client.SessionConfig{
+			Open: ssh.open,
+			Files: client.Files{
+				Args: o.filesArgs(),
+				Line: func(line string) { v.warn("fslave: %s", printable(line)) },
+			},
+			View: s.view.Rules(), Sync: o.sync, NoCache: o.noCache, Trace: o.stats,
+		},
+		Argv: o.argv, Env: o.envRules(), Terminal: o.terminal, NoInput: o.noInput,
+	})
+	sshErr := ssh.wait()
+	var lost *client.LostError
+	if errors.As(res.Err, &lost) && !lost.Began && sshErr != nil {
+		v.say("%s", sshEnded(ssh.args[0], sshErr))
+		return res, statusFailure
+	}
+	return res, v.report(res, s, o.stats)
+}
+
+// transport decides how to reach the host.
+func (o *options) transport() (*sshCommand, error) {
+	args, err := o.sshArguments()
+	if err != nil {
+		return nil, err
+	}
+	return &sshCommand{args: args}, nil
+}
+
+// report says what the user has to know about a session that is over, and
+// returns the exit status.
+func (v *voice) report(res client.Result, s speaker, stats bool) int {
+	status := res.Code
+	if res.Signal != 0 {
+		status = 128 + int(res.Signal)
+	}
+	lost := len(res.Lost) > 0 || res.LostCount > 0 || res.OutputErr != nil
+	if lost && res.Err == nil && status == 0 {
+		status = statusFailure // it is no success
+	}
+	if res.Err != nil {
+		status = v.fail(res.Err, s)
+	}
+	v.lostWrites(res.Lost, res.LostCount)
+	if res.OutputErr != nil {
+		v.outputLost(res.OutputErr)
+	}
+	if stats {
+		v.stats(res.Stats)
+	}
+	return status
+}

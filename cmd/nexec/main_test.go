@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/SumiTomohiko/nexec/client/clienttest"
+	"github.com/SumiTomohiko/nexec/fsyscall"
+	"github.com/SumiTomohiko/nexec/relay"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"nexec":   main,
+		"fslave":  standInFslave,
+		"fakessh": fakeSSH,
+	})
+}
+
+// standInFslave serves nothing until its end of file.
+func standInFslave() {
+	if line := os.Getenv("HOME") + "/fslave-args"; os.Getenv("HOME") != "" {
+		if f, err := os.OpenFile(line, os.O_WRONLY|os.O_TRUNC, 0); err == nil {
+			fmt.Fprintln(f, os.Args[1:])
+			for _, kv := range os.Environ() {
+				fmt.Fprintln(f, kv)
+			}
+			f.Close()
+		}
+	}
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+// fakeSSH is an ssh-like command whose "server" is the stand-in, on this
+// machine. FAKESSH says what goes wrong.
+func fakeSSH() {
+	if f, err := os.OpenFile(os.Getenv("FAKESSH_ARGS"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600); err == nil {
+		fmt.Fprintln(f, os.Args[1:])
+		f.Close()
+	}
+	s := clienttest.Server{}
+	switch os.Getenv("FAKESSH") {
+	case "refused":
+		fmt.Fprintln(os.Stderr, "fakessh: connection refused")
+		os.Exit(255)
+	case "banner":
+		fmt.Println("Last login: Thu Jan  1 00:00:00 1970")
+	case "fuse":
+		s.Fatal = &fsyscall.Fatal{Code: fsyscall.FatalFUSE, Errno: 2}
+	case "hostile":
+		s.Fatal = &fsyscall.Fatal{Code: fsyscall.FatalView, Detail: "\x1b]0;owned\a\n\u202e"}
+	case "version":
+		s.Fatal = &fsyscall.Fatal{Code: fsyscall.FatalVersion, Detail: "9"}
+	case "cut":
+		s.OnExec = func(*fsyscall.Exec) { os.Exit(0) }
+	case "lost":
+		s.EditExit = func(e *fsyscall.Exit) {
+			e.Lost = []fsyscall.LostWrite{{Path: "/data/x", Errno: 28}}
+			e.LostCount = 3
+		}
+	case "stats":
+		s.EditExit = func(e *fsyscall.Exit) { e.Stats = []byte("round trips 3\nevil \x1b[2J\n") }
+	case "describe":
+		s.OnExec = func(e *fsyscall.Exec) { fmt.Fprint(os.Stderr, clienttest.Describe(e)) }
+	case "denied":
+		s.Exec = func(*fsyscall.Exec) (fsyscall.ExecReply, *fsyscall.Exit) {
+			return fsyscall.ExecReply{Stage: fsyscall.ExecDenied, Errno: 1}, nil
+		}
+	}
+	rw, err := relay.NewPipes(os.Stdin, os.Stdout)
+	if err == nil {
+		err = s.Serve(rw)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "fakessh:", err)
+		os.Exit(1)
+	}
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(e *testscript.Env) error {
+			home := filepath.Join(e.WorkDir, "home")
+			if err := os.MkdirAll(filepath.Join(home, ".config/nexec"), 0o700); err != nil {
+				return err
+			}
+			e.Setenv("HOME", home)
+			e.Setenv("FAKESSH_ARGS", filepath.Join(e.WorkDir, "ssh-args"))
+			return nil
+		},
+	})
+}
