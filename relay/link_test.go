@@ -5,14 +5,21 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
+	"sync/atomic"
 	"testing"
-	"time"
 )
 
 // pair starts both ends of a link over a net.Pipe.
 func pair(t testing.TB, cfg Config) (a, b *Link) {
 	t.Helper()
 	x, y := net.Pipe()
+	return start(t, x, y, cfg)
+}
+
+// start starts both ends of a link over x and y, and ends it with the test.
+func start(t testing.TB, x, y io.ReadWriteCloser, cfg Config) (a, b *Link) {
+	t.Helper()
 	a, b = New(x, cfg), New(y, cfg)
 	t.Cleanup(func() {
 		a.Abort(errors.New("test over"))
@@ -52,11 +59,6 @@ func TestOrderlyClose(t *testing.T) {
 	}
 }
 
-func BenchmarkMessagePipe(b *testing.B) {
-	x, y := pair(b, Config{})
-	benchmarkMessages(b, x, y, 1<<20)
-}
-
 func benchmarkMessages(b *testing.B, x, y *Link, size int) {
 	msg := make([]byte, size)
 	b.SetBytes(int64(size))
@@ -84,5 +86,40 @@ func benchmarkMessages(b *testing.B, x, y *Link, size int) {
 	if err := <-errs; err != nil {
 		b.Fatal(err)
 	}
-	_ = time.Now
+}
+
+// saturate sends messages of 1 MiB from a to b on n bulk streams until stop is
+// called. moved is how many bytes have arrived.
+func saturate(a, b *Link, n int) (stop func(), moved func() int64) {
+	var wg sync.WaitGroup
+	var got atomic.Int64
+	for i := range n {
+		id := uint32(3)
+		if i > 0 {
+			id = uint32(100 + 4*i)
+		}
+		wg.Add(2)
+		go func() {
+			defer wg.Done()
+			for msg := make([]byte, 1<<20); a.Stream(id).WriteMessage(msg) == nil; {
+			}
+		}()
+		go func() {
+			defer wg.Done()
+			for buf := []byte(nil); ; {
+				m, err := b.Stream(id).ReadMessage(buf)
+				if err != nil {
+					return
+				}
+				buf = m
+				got.Add(int64(len(m)))
+			}
+		}()
+	}
+	stop = func() {
+		a.Abort(errors.New("enough"))
+		b.Abort(errors.New("enough"))
+		wg.Wait()
+	}
+	return stop, got.Load
 }

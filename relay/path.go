@@ -121,12 +121,10 @@ func (p *path) readFrames() error {
 func (p *path) readPreamble(br *bufio.Reader) error {
 	for n := 1; n <= preambleSize; n++ {
 		b, err := br.Peek(n)
-		switch {
-		case err != nil && len(b) == 0:
-			return err
-		case err == io.EOF:
-			return notNexec(b)
-		case err != nil:
+		if err != nil {
+			if len(b) > 0 {
+				err = noEOF(err)
+			}
 			return err
 		}
 		if n <= len(magic) && b[n-1] != magic[n-1] {

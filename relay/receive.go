@@ -294,6 +294,9 @@ func (l *Link) credit(h header, limit uint64) error {
 	s := l.streams[h.stream]
 	switch {
 	case s != nil:
+		if l.state == closing {
+			l.paths[0].wake() // the bye may have waited for it
+		}
 		return s.credit(h.seq, limit)
 	case l.retired.has(h.stream) || l.state == ended:
 		return nil

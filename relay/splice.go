@@ -96,7 +96,9 @@ func forwardReplies(conn *MessageConn, calls, bulk *Stream) error {
 			return fmt.Errorf("file service: %w", err)
 		}
 		s := calls
-		if r.toBulk(m) {
+		if toBulk, err := r.toBulk(m); err != nil {
+			return err
+		} else if toBulk {
 			s = bulk
 		}
 		if err := s.WriteMessage(m); err != nil {
@@ -107,31 +109,34 @@ func forwardReplies(conn *MessageConn, calls, bulk *Stream) error {
 }
 
 // router decides which stream a message from the file service takes. Parts of
-// one reply must not overtake each other: once one went to StreamBulk, so do
-// the rest.
+// one reply must not overtake each other: where there are several, all go to
+// StreamBulk.
 type router struct {
-	bulky map[uint32]struct{} // tags of replies begun on StreamBulk
+	bulky map[uint32]struct{} // tags of replies of which more is to come
 }
 
-// maxBulky bounds the replies in several messages that are under way at once;
-// beyond it small parts go to StreamBulk as well.
+// maxBulky bounds the replies in several messages that are under way at once.
+// A file service works on far fewer.
 const maxBulky = 1 << 16
 
-func (r *router) toBulk(m []byte) bool {
+func (r *router) toBulk(m []byte) (bool, error) {
 	h, _, err := fsyscall.ParseHeader(m)
+	if err != nil {
+		return false, fmt.Errorf("file service: %w", err)
+	}
 	_, begun := r.bulky[h.Tag]
 	switch {
-	case err != nil || h.Kind != fsyscall.KindMore && h.Kind != fsyscall.KindReply:
-		return len(m) > smallReply
-	case h.Kind == fsyscall.KindReply:
-		delete(r.bulky, h.Tag)
-		return begun || len(m) > smallReply
-	case begun:
-		return true
-	}
-	// Which way the rest must go is known only if all of it goes one way.
-	if len(r.bulky) < maxBulky {
+	case h.Kind == fsyscall.KindMore && !begun:
+		if len(r.bulky) == maxBulky {
+			return false, fmt.Errorf("file service: more than %d replies in parts at once", maxBulky)
+		}
 		r.bulky[h.Tag] = struct{}{}
+		return true, nil
+	case h.Kind == fsyscall.KindMore:
+		return true, nil
+	case h.Kind == fsyscall.KindReply && begun:
+		delete(r.bulky, h.Tag)
+		return true, nil
 	}
-	return true
+	return len(m) > smallReply, nil
 }
