@@ -280,3 +280,7 @@ func (t *tail) firstLine() string {
 	line, _, _ := strings.Cut(string(t.buf), "\n")
 	return line
 }
+
+// Gone is closed when init, and with it every process of the session, is gone,
+// and every event was put into Events.
+func (s *Space) Gone() <-chan struct{} { return s.gone }

@@ -27,9 +27,12 @@ type Tree struct {
 // above comes first.
 type Plan struct {
 	Trees []Tree
-	// RemoteEtc: /etc is the server's.
-	RemoteEtc bool
+
+	rules []fsyscall.ViewRule
 }
+
+// Remote tells whether a path of the view comes from the server.
+func (p *Plan) Remote(path string) bool { return sideOf(p.rules, path) }
 
 // ErrBadRules is wrapped by NewPlan's errors: the peer sent rules that no view
 // can have.
@@ -42,7 +45,7 @@ func NewPlan(rules []fsyscall.ViewRule) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{RemoteEtc: sideOf(rules, "/etc")}
+	p := &Plan{rules: rules}
 	for _, r := range rules[1:] {
 		if below(r.Path, "/proc") || sideOf(rules, path.Dir(r.Path)) == r.Remote {
 			continue
@@ -114,7 +117,6 @@ func (p *Plan) Mountpoints() map[string]bool {
 }
 
 func (p *Plan) encode(e *encoder) {
-	e.bool(p.RemoteEtc)
 	e.u32(uint32(len(p.Trees)))
 	for _, t := range p.Trees {
 		e.string(t.Path)
@@ -125,7 +127,7 @@ func (p *Plan) encode(e *encoder) {
 }
 
 func decodePlan(d *decoder) *Plan {
-	p := &Plan{RemoteEtc: d.bool()}
+	p := &Plan{}
 	n := int(d.u32())
 	for range min(n, len(d.b)) {
 		p.Trees = append(p.Trees, Tree{Path: d.string(), Remote: d.bool(), Dir: d.bool(), Missing: d.bool()})

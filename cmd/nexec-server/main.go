@@ -1,0 +1,125 @@
+// Command nexec-server is one nexec session on its standard input and output.
+// nexecd starts it, or OpenSSH's sshd by "Subsystem nexec /usr/lib/nexec/nexec-server".
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/SumiTomohiko/nexec/relay"
+	"github.com/SumiTomohiko/nexec/subsystem"
+	"github.com/SumiTomohiko/nexec/subsystem/fmaster"
+	"github.com/SumiTomohiko/nexec/subsystem/namespace"
+)
+
+// version is set by the linker.
+var version = "devel"
+
+const (
+	statusFailed = 1
+	statusUsage  = 2
+)
+
+func main() {
+	namespace.Main()
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run does everything but exit. What it has to say is one line on stderr.
+func run(args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("nexec-server", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	showVersion := flags.Bool("version", false, "print the version")
+	policyFD := flags.Int("policy-fd", -1, "descriptor to read the session's policy from")
+	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
+		fmt.Fprintln(stderr, "nexec-server: usage: nexec-server [--version] [--policy-fd N]")
+		return statusUsage
+	}
+	if *showVersion {
+		fmt.Fprintln(stdout, "nexec-server", versionText())
+		return 0
+	}
+	if err := serve(*policyFD); err != nil {
+		fmt.Fprintf(stderr, "nexec-server: %v\n", err)
+		return statusFailed
+	}
+	return 0
+}
+
+func versionText() string {
+	if version == "devel" {
+		if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+			return info.Main.Version
+		}
+	}
+	return version
+}
+
+func serve(policyFD int) error {
+	policy, err := readPolicy(policyFD)
+	if err != nil {
+		return err
+	}
+	for _, f := range []*os.File{os.Stdin, os.Stdout} {
+		if err := checkStream(f); err != nil {
+			return err
+		}
+	}
+	rw, err := relay.NewPipes(os.Stdin, os.Stdout)
+	if err != nil {
+		return err
+	}
+	// A front door that is gone is found out by reading, not by dying.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer stop()
+	return subsystem.Serve(rw, subsystem.Options{
+		NewFiles: newFiles, Policy: policy, Environ: os.Environ(), Context: ctx,
+		Relay: relay.Config{Compress: true},
+	})
+}
+
+func newFiles(c subsystem.FilesConfig) subsystem.Files {
+	return fmaster.New(fmaster.Config{
+		Link: c.Link, Hello: c.Hello, UID: c.UID, GID: c.GID, MappedIDs: c.MappedIDs, Mountpoints: c.Mountpoints,
+	})
+}
+
+// readPolicy reads what the front door allows. Without --policy-fd nothing is
+// read: a descriptor that happens to be open is nobody's policy.
+func readPolicy(fd int) (*subsystem.Policy, error) {
+	if fd < 0 {
+		return nil, nil
+	}
+	if fd < 3 {
+		return nil, fmt.Errorf("--policy-fd %d: descriptors below 3 are the session's own", fd)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, fmt.Errorf("--policy-fd %d: %w", fd, err)
+	}
+	f := os.NewFile(uintptr(fd), "policy")
+	defer f.Close()
+	return subsystem.ReadPolicy(f)
+}
+
+// checkStream refuses to speak the protocol to a terminal or a file.
+func checkStream(f *os.File) error {
+	st, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	if st.Mode()&(os.ModeNamedPipe|os.ModeSocket) == 0 {
+		return errors.New("this program is started by nexecd, or by sshd with the line \"Subsystem nexec " + os.Args[0] + "\"")
+	}
+	return nil
+}

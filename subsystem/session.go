@@ -1,0 +1,301 @@
+// Package subsystem is a nexec session on the server: it reads the client's
+// hello, makes namespaces and the view, serves the client's files in it, runs
+// commands and reports how they end.
+//
+// # Life of a session
+//
+//	link up ─ hello ─► welcome ─► init, FUSE, view ─► commands … ─► ending
+//	                        any failure ─ fatal ─────────────────►
+//
+// Everything that can end a session calls session.end; [Serve] waits for that
+// and then takes things down in one order: the processes, the files, the link,
+// the goroutines.
+//
+// # Locks
+//
+// session.mu guards the table of commands and their state. Nothing blocks
+// under it but sending a packet to init, which reads packets all the time.
+package subsystem
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/SumiTomohiko/nexec/fsyscall"
+	"github.com/SumiTomohiko/nexec/relay"
+	"github.com/SumiTomohiko/nexec/subsystem/namespace"
+)
+
+// Files is the server's end of file access, which fmaster implements.
+type Files interface {
+	// Serve answers the mounted FUSE descriptor until the mount is gone. An
+	// error means that service never began.
+	Serve(dev *os.File) error
+	// StdioPath is the path, below the root of the mount, of a command's
+	// standard stream that is a file.
+	StdioPath(cmd uint32, slot int) string
+	// Prepare says that a path of the view will soon be used.
+	Prepare(path string)
+	// Sync waits until every change was answered, and tells the ones lost.
+	Sync(ctx context.Context) (lost []fsyscall.LostWrite, n int, err error)
+	// Stats is text for --stats.
+	Stats() []byte
+	// Close fails what waits for the client.
+	Close() error
+}
+
+// FilesConfig is what Files needs to know.
+type FilesConfig struct {
+	Link        *relay.Link
+	Hello       *fsyscall.Hello
+	UID, GID    uint32
+	MappedIDs   bool            // every uid and gid is valid in the mount's user namespace
+	Mountpoints map[string]bool // absolute paths of the view → is a directory
+}
+
+// Options are a session's settings.
+type Options struct {
+	// NewFiles makes the file service.
+	NewFiles func(FilesConfig) Files
+	// Policy is what the front door allows; nil allows everything.
+	Policy *Policy
+	// Environ is the environment that the front door gave; see [Serve].
+	Environ []string
+	// Relay are the link's settings.
+	Relay relay.Config
+	// Context ends the session when it is done; nil: never.
+	Context context.Context
+}
+
+const (
+	// helloTimeout is how long a client that has authenticated itself may
+	// take to say something.
+	helloTimeout = 60 * time.Second
+	// setupTimeout bounds the making of the view, which may wait for the
+	// client: several round trips of a very slow link.
+	setupTimeout = 60 * time.Second
+	// hangupGrace is what commands get between SIGHUP and SIGKILL when the
+	// session ends under them.
+	hangupGrace = 500 * time.Millisecond
+	// unmountTimeout is how long the kernel may take to let go of the mount
+	// after the last process is gone.
+	unmountTimeout = 2 * time.Second
+)
+
+// session is one session. Fields above mu are set before any other goroutine
+// sees them.
+type session struct {
+	opts   Options
+	policy *Policy
+	link   *relay.Link
+	ctl    *relay.Stream
+	hello  *fsyscall.Hello
+	plan   *namespace.Plan
+	login  login
+	files  Files
+	space  *namespace.Space
+	wg     sync.WaitGroup
+	served chan struct{} // closed when the file service has ended; nil before it began
+
+	ctx    context.Context // done when the session ends: see end
+	cancel context.CancelFunc
+	ready  chan struct{} // closed when commands can run
+
+	mu       sync.Mutex
+	err      error
+	ended    bool
+	notes    []string
+	commands map[uint32]*command
+	lastCmd  int64
+}
+
+// Serve runs a session over rw, and returns when it has ended and nothing of
+// it is left. From opts.Environ it takes PATH, USER, LOGNAME and SHELL. The
+// error is nil when the client ended the session, and otherwise one line for a
+// log or a user.
+func Serve(rw io.ReadWriteCloser, opts Options) error {
+	s := &session{
+		opts: opts, policy: opts.Policy, link: relay.New(rw, opts.Relay),
+		ready: make(chan struct{}), commands: make(map[uint32]*command), lastCmd: -1,
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if s.policy == nil {
+		s.policy = &Policy{}
+	}
+	s.ctl = s.link.Stream(fsyscall.StreamControl)
+	stop := s.watchContext()
+	err := s.begin()
+	if err == nil {
+		<-s.ctx.Done()
+		err = s.failure()
+	}
+	s.takeDown(err)
+	stop()
+	return quiet(err)
+}
+
+// watchContext ends the session when the caller's context is done.
+func (s *session) watchContext() (stop func()) {
+	ctx := s.opts.Context
+	if ctx == nil {
+		return func() {}
+	}
+	undo := context.AfterFunc(ctx, func() {
+		err := errors.New("nexec-server was told to end")
+		s.end(err)
+		s.link.Abort(err)
+	})
+	return func() { undo() }
+}
+
+// end ends the session; the first reason counts. A nil reason is the client's
+// wish.
+func (s *session) end(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		s.ended, s.err = true, err
+		s.cancel()
+	}
+}
+
+func (s *session) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// begin reads the hello and starts everything. An error ends the session.
+func (s *session) begin() error {
+	if err := s.readHello(); err != nil {
+		return err
+	}
+	plan, err := namespace.NewPlan(s.hello.View)
+	if err != nil {
+		return &fatalError{fsyscall.Fatal{Code: fsyscall.FatalProtocol, Detail: err.Error()}, err}
+	}
+	s.plan = plan
+	if reason := s.policy.checkView(s.hello.View); reason != "" {
+		return &fatalError{fsyscall.Fatal{Code: fsyscall.FatalDenied, Detail: reason}, errors.New(reason)}
+	}
+	s.login = s.findLogin()
+	s.welcome()
+	id := namespace.Identity{Name: s.login.name, UID: s.login.uid, GID: s.login.gid, Home: s.hello.Home, Shell: s.login.shell}
+	if s.policy.ForcedCommand != "" {
+		id.Home = noHome
+	}
+	if s.space, err = namespace.Start(namespace.Config{Identity: id, Plan: plan}); err != nil {
+		return asFatal(err)
+	}
+	s.files = s.opts.NewFiles(FilesConfig{
+		Link: s.link, Hello: s.hello, UID: s.login.uid, GID: s.login.gid,
+		MappedIDs: !s.space.UserNamespace(), Mountpoints: plan.Mountpoints(),
+	})
+	s.wg.Go(s.events)
+	s.wg.Go(s.control)
+	s.wg.Go(s.setUp)
+	return nil
+}
+
+// setUp serves the files and waits for the view.
+func (s *session) setUp() {
+	ctx, cancel := context.WithTimeout(context.Background(), setupTimeout)
+	defer cancel()
+	dev, err := s.space.Device(ctx)
+	if err != nil {
+		s.end(asFatal(err))
+		return
+	}
+	s.served = make(chan struct{})
+	go func() {
+		defer close(s.served)
+		err := s.files.Serve(dev)
+		if err != nil {
+			err = &fatalError{fsyscall.Fatal{Code: fsyscall.FatalFUSE, Detail: err.Error()}, fmt.Errorf("serve FUSE: %w", err)}
+		} else {
+			err = &fatalError{fsyscall.Fatal{Code: fsyscall.FatalFUSE, Detail: "the mount is gone"}, errors.New("the mount of the client's files is gone")}
+		}
+		s.end(err)
+	}()
+	notes, err := s.space.Ready(ctx)
+	if err != nil {
+		s.end(asFatal(err))
+		return
+	}
+	s.mu.Lock()
+	s.notes = notes
+	s.mu.Unlock()
+	close(s.ready)
+}
+
+// takeDown ends everything, in order; see the package comment.
+func (s *session) takeDown(err error) {
+	s.end(err)
+	var fatal *fatalError
+	told := errors.As(err, &fatal) && s.send(fsyscall.Header{Kind: fsyscall.KindNotice, Op: fsyscall.OpFatal}, &fatal.msg) == nil
+	if s.space != nil {
+		s.space.Close(s.grace(), func() { s.files.Close() })
+		s.files.Close()
+	}
+	if err == nil || told {
+		s.link.Close()
+	} else {
+		s.link.Abort(err)
+		s.link.Wait()
+	}
+	s.wg.Wait()
+	if s.served != nil {
+		awaitUnmount(s.served)
+	}
+}
+
+// awaitUnmount waits for the end of the file service. It is the kernel's to
+// tell, and somebody who has entered the session's mount namespace delays it.
+func awaitUnmount(served <-chan struct{}) {
+	t := time.NewTimer(unmountTimeout)
+	defer t.Stop()
+	select {
+	case <-served:
+	case <-t.C:
+	}
+}
+
+// grace is what running commands get between SIGHUP and SIGKILL.
+func (s *session) grace() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.commands) == 0 {
+		return 0
+	}
+	return hangupGrace
+}
+
+// fatalError is an error that the client is told of with a Fatal.
+type fatalError struct {
+	msg fsyscall.Fatal
+	err error
+}
+
+func (e *fatalError) Error() string { return e.err.Error() }
+func (e *fatalError) Unwrap() error { return e.err }
+
+func asFatal(err error) error {
+	var f *namespace.Failure
+	if errors.As(err, &f) {
+		return &fatalError{*f.Fatal(), err}
+	}
+	return &fatalError{fsyscall.Fatal{Code: fsyscall.FatalInternal, Detail: err.Error()}, err}
+}
+
+// quiet drops errors that are an ordinary way for a client to go.
+func quiet(err error) error {
+	if errors.Is(err, relay.ErrClosed) || errors.Is(err, relay.ErrAborted) || errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
