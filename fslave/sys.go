@@ -162,12 +162,7 @@ func (s *Server) fillAttr(a *fsyscall.Attr, st *unix.Statx_t, mode Mode) {
 		a.Flags |= fsyscall.AttrReadOnly
 		a.Access &^= 2
 	}
-	if isDir(st) {
-		// Its times change with its entries, which only its own watch sees.
-		if !s.watch.covers(inode{a.Dev, a.Ino}) {
-			a.Flags |= fsyscall.AttrUnwatched
-		}
-	} else if st.Nlink > 1 {
+	if !isDir(st) && st.Nlink > 1 {
 		a.Flags |= fsyscall.AttrUnwatched
 	}
 }

@@ -17,7 +17,6 @@ const (
 func newWatcher(*Server) *watcher              { return &watcher{} }
 func (w *watcher) start()                      {}
 func (w *watcher) stop()                       {}
-func (w *watcher) covers(inode) bool           { return false }
 func (w *watcher) cover(*dir) bool             { return false }
 func (w *watcher) covered(*dir) bool           { return false }
 func (w *watcher) forget(*node)                {}
