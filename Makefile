@@ -12,11 +12,10 @@ docdir  = $(PREFIX)/share/doc/nexec
 
 COMMANDS = nexec nexecd nexec-server fslave
 
-# Static binaries without cgo. -trimpath keeps the builder's paths out of
-# them. The version is stamped here because go's own stamping fails where the
-# tree belongs to another user than the one who builds.
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-GOBUILD  = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+# Static binaries without cgo; -trimpath keeps the builder's paths out of them.
+# Without a readable repository (another owner's, a tarball) there is no version.
+BUILDVCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false)
+GOBUILD   = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(BUILDVCS) -ldflags '-s -w'
 
 # Packages with unit tests: all but the end-to-end tests, which need the
 # binaries and run twice, as root and as an ordinary user.

@@ -77,7 +77,7 @@ func (s *Site) StartNexecd(o ServerOptions) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.startServer(o, port, filepath.Join(s.Bin, "nexecd"), "-D", "-f", config)
+	return s.startServer(o, port, filepath.Join(s.Bin, "nexecd"), "-D", "-e", "-f", config)
 }
 
 // StartSSHD starts OpenSSH's sshd with a `Subsystem nexec` line.
