@@ -16,6 +16,7 @@ type contentCache struct {
 	size  int
 	order list.List // of *content; front: used last
 	byID  map[*node]*list.Element
+	gone  func(*node) // called for each content that is let go of
 }
 
 type content struct {
@@ -64,6 +65,9 @@ func (c *contentCache) remove(n *node) {
 		return
 	}
 	delete(c.byID, n)
+	if c.gone != nil {
+		c.gone(n)
+	}
 	c.size -= cap(c.order.Remove(e).(*content).data)
 }
 

@@ -73,6 +73,10 @@ type node struct {
 	// dirtyTimes: Mtime was made up by writes since it was last set.
 	dirtyTimes bool
 	dropped    bool
+	// fetching is closed when the content asked for ahead has come; guessed is
+	// what it takes of the prefetcher's budget until it is used.
+	fetching chan struct{}
+	guessed  int
 
 	// mounts is the part of the tree of mount points at and below this
 	// directory; nil for nearly all.
@@ -255,6 +259,7 @@ func (s *Server) drop(n *node) {
 		delete(s.byInode, n.key)
 	}
 	s.content.remove(n)
+	s.unguess(n)
 	if n.dir != nil {
 		for name := range n.dir.children {
 			s.displace(n, name)

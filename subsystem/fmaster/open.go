@@ -171,9 +171,13 @@ func (s *Server) certain(n *node) bool {
 // openBehind opens f without waiting for the client.
 func (s *Server) openBehind(f *file) syscall.Errno {
 	n := f.node
-	if !f.writable() && s.content.has(n) && n.parent != nil {
-		s.stats.hits.Add(1)
-		return 0
+	if !f.writable() && n.attr.Size <= inlineMax {
+		hit := s.content.has(n) || n.fetching != nil
+		s.wantedContent(n, hit)
+		if hit && n.parent != nil {
+			s.stats.hits.Add(1)
+			return 0
+		}
 	}
 	return s.openRemote(f, func(errno syscall.Errno) { f.err = errno })
 }
@@ -418,7 +422,11 @@ func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 		s.stats.hits.Add(1)
 		return fuse.ReadResultData(buf[:n]), fuse.OK
 	}
-	if inline := f.ahead.inline; inline != nil {
+	inline := f.ahead.inline
+	if inline == nil {
+		inline = f.node.fetching
+	}
+	if inline != nil {
 		select {
 		case <-inline:
 		default:

@@ -86,6 +86,7 @@ type Server struct {
 	lost        []fsyscall.LostWrite
 	lostN       int
 	content     contentCache
+	prefetch    prefetcher
 	aheadBytes  atomic.Int64
 
 	notify  *notifier
@@ -110,6 +111,7 @@ func New(cfg Config) *Server {
 		done:          make(chan struct{}),
 	}
 	s.content.limit = contentLimit
+	s.content.gone = s.unguess
 	s.clock.observe(cfg.Hello.Now, time.Now())
 	s.calls = newCaller(cfg.Link, &s.stats)
 	s.notify = newNotifier(s)

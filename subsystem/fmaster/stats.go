@@ -14,14 +14,15 @@ import (
 
 // counters are what --stats shows.
 type counters struct {
-	kernel    atomic.Int64 // requests of the kernel
-	hits      atomic.Int64 // answers that needed no call
-	revoked   atomic.Int64
-	ahead     atomic.Int64 // listings run ahead
-	aheadUsed atomic.Int64
-	waits     atomic.Int64 // round trips that something waited for
-	stalled   atomic.Int64 // nanoseconds
-	byOp      [256]atomic.Int64
+	kernel               atomic.Int64 // requests of the kernel
+	hits                 atomic.Int64 // answers that needed no call
+	revoked              atomic.Int64
+	ahead                atomic.Int64 // listings run ahead
+	aheadUsed            atomic.Int64
+	fetched, fetchedUsed atomic.Int64 // files fetched ahead
+	waits                atomic.Int64 // round trips that something waited for
+	stalled              atomic.Int64 // nanoseconds
+	byOp                 [256]atomic.Int64
 
 	mu      sync.Mutex
 	waiting int       // calls waited for at this moment
@@ -60,6 +61,7 @@ func (s *Server) Stats() []byte {
 	fmt.Fprintf(&b, "answered without a call: %d\n", c.hits.Load())
 	fmt.Fprintf(&b, "leases revoked: %d\n", c.revoked.Load())
 	fmt.Fprintf(&b, "run ahead: %d listings, %d used\n", c.ahead.Load(), c.aheadUsed.Load())
+	fmt.Fprintf(&b, "fetched ahead: %d files, %d used\n", c.fetched.Load(), c.fetchedUsed.Load())
 	type row struct {
 		name string
 		n    int64

@@ -1,0 +1,145 @@
+package fmaster
+
+import (
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/SumiTomohiko/nexec/fsyscall"
+)
+
+// Programs that read many small files (a search, a compiler, an archiver) read
+// them directory by directory. When the second file in a row is wanted from the
+// same neighbourhood, the others there are fetched before they are asked for.
+//
+// What has been fetched and not used is bounded by a budget that starts at
+// firstBudget, doubles whenever a guess was right, and is halved by a file
+// that was wanted but not guessed: an unlucky guess costs at most that much of
+// the link, and no waiting.
+const (
+	firstBudget = 256 << 10
+	maxBudget   = 8 << 20
+	maxGuesses  = 4096 // files in the queue
+)
+
+// prefetcher is guarded by Server.mu.
+type prefetcher struct {
+	queue  []*node // files likely to be wanted next, in order
+	budget int
+	unused int
+	dir    *node // where the last file was wanted that had not been fetched
+	misses int   // how many in a row near there
+}
+
+// wantedContent is called when a program opens a small file to read it; hit
+// says that its content is here or on its way. s.mu is held.
+func (s *Server) wantedContent(n *node, hit bool) {
+	p := &s.prefetch
+	if hit {
+		if n.guessed > 0 {
+			s.unguess(n)
+			s.stats.fetchedUsed.Add(1)
+			p.budget = min(2*p.budget, maxBudget)
+			s.pumpGuesses()
+		}
+		return
+	}
+	dir := n.parent
+	if dir == nil || s.cfg.Hello.NoCache {
+		return
+	}
+	near := p.dir != nil && (p.dir == dir || p.dir.parent == dir.parent && dir.parent != nil || p.dir == dir.parent || p.dir.parent == dir)
+	p.dir = dir
+	if !near {
+		p.misses, p.queue, p.budget = 1, nil, firstBudget
+		return
+	}
+	p.misses++
+	p.budget = max(p.budget/2, firstBudget)
+	if p.misses >= 2 {
+		p.queue = p.queue[:0]
+		s.guess(dir, n.name)
+		if dir.parent != nil && dir.parent != s.root {
+			s.guess(dir.parent, dir.name)
+		}
+		s.pumpGuesses()
+	}
+}
+
+// unguess gives the room that an unused guess took of the budget back.
+func (s *Server) unguess(n *node) {
+	s.prefetch.unused -= n.guessed
+	n.guessed = 0
+}
+
+// guess appends the files at and below dir that sort after name to the queue.
+func (s *Server) guess(dir *node, after string) {
+	if dir.dir == nil || !dir.dir.whole || dir.synthetic || dir.mounts != nil {
+		return
+	}
+	names := make([]string, 0, len(dir.dir.children))
+	for name := range dir.dir.children {
+		if name > after {
+			names = append(names, name)
+		}
+	}
+	slices.SortFunc(names, strings.Compare)
+	for _, name := range names {
+		if len(s.prefetch.queue) >= maxGuesses {
+			return
+		}
+		switch c := dir.dir.children[name]; c.attr.Mode & modeType {
+		case modeRegular:
+			s.prefetch.queue = append(s.prefetch.queue, c)
+		case modeDir:
+			s.guess(c, "")
+		}
+	}
+}
+
+// pumpGuesses fetches from the queue as far as the budget goes.
+func (s *Server) pumpGuesses() {
+	p := &s.prefetch
+	for len(p.queue) > 0 && p.unused < p.budget {
+		n := p.queue[0]
+		p.queue = p.queue[1:]
+		if n.dropped || n.parent == nil || n.pending > 0 || n.fetching != nil || !n.until.IsZero() || !n.known ||
+			n.attr.Size == 0 || n.attr.Size > inlineMax || n.attr.Access&accessR == 0 || s.content.has(n) {
+			continue
+		}
+		s.fetch(n)
+	}
+}
+
+// fetch asks for the content of n without waiting.
+func (s *Server) fetch(n *node) {
+	if s.attach(n, urgent) != 0 {
+		return
+	}
+	size := int(n.attr.Size)
+	ready := make(chan struct{})
+	n.fetching, n.guessed = ready, size
+	s.prefetch.unused += size
+	s.stats.fetched.Add(1)
+	gen := n.gen
+	reply := &fsyscall.OpenReply{}
+	s.calls.begin(urgent, fsyscall.OpFetch, &fsyscall.Fetch{ID: n.wire, Size: uint32(size) + 1}, &pendingCall{
+		reply: reply,
+		done: func(h fsyscall.Header, _ error) {
+			s.mu.Lock()
+			n.fetching = nil
+			good := h.Errno == 0 && n.gen == gen && n.pending == 0 && len(reply.Data) <= size
+			if good {
+				s.learn(n, &reply.Attr, h.Leased || n.until.IsZero())
+				s.content.put(n, reply.Data)
+			} else {
+				s.unguess(n)
+			}
+			if syscall.Errno(h.Errno) == syscall.ESTALE {
+				s.stale(n)
+			}
+			s.mu.Unlock()
+			close(ready)
+		},
+	})
+}
