@@ -403,25 +403,45 @@ func (s *Server) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.St
 	if n == nil {
 		return nil, fuse.Status(syscall.ESTALE)
 	}
-	if n.hasLink && n.fresh(time.Now()) {
-		return []byte(n.target), fuse.OK
+	for range maxRetries {
+		target, errno := s.readLink(n)
+		if errno != syscall.ESTALE || n.parent == nil {
+			return []byte(target), fuse.Status(errno)
+		}
+		// Another link may have been put in its place since it was looked up: the
+		// walk under way may as well have come a moment later.
+		dir, name := n.parent, n.name
+		if n, errno = s.find(dir, name); errno != 0 || n.attr.Mode&modeType != modeLink {
+			break
+		}
+	}
+	return nil, fuse.Status(syscall.ESTALE)
+}
+
+// readLink returns the text of a symbolic link. s.mu is held and let go of.
+func (s *Server) readLink(n *node) (string, syscall.Errno) {
+	if n.hasLink && (n.fresh(time.Now()) || n.pending > 0) {
+		return n.target, 0
 	}
 	via := n.via()
 	if errno := s.attach(n, via); errno != 0 {
-		return nil, fuse.Status(errno)
+		return "", errno
 	}
 	gen := n.gen
 	var reply fsyscall.ReadLinkReply
 	s.mu.Unlock()
 	res := s.calls.call(via, fsyscall.OpReadLink, &fsyscall.ReadLink{ID: n.wire}, &reply)
 	s.mu.Lock()
+	if res.errno == syscall.ESTALE && n.parent != nil {
+		s.stale(n)
+	}
 	if !res.ok() {
-		return nil, fuse.Status(res.errno)
+		return "", res.errno
 	}
 	if n.gen == gen && res.leased {
 		n.target, n.hasLink = reply.Target, true
 	}
-	return []byte(reply.Target), fuse.OK
+	return reply.Target, 0
 }
 
 // validity is how long the kernel may keep n's attributes.

@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hanwen/go-fuse/v2/posixtest"
+
 	"github.com/SumiTomohiko/nexec/fslave"
 	"github.com/SumiTomohiko/nexec/fsyscall"
 	"github.com/SumiTomohiko/nexec/relay"
@@ -196,4 +198,46 @@ func TestTree(t *testing.T) {
 			chmod 600 hard; test $(stat -c %a x/d1/f1) = 600; touch -d 2001-02-03T04:05:06.789 hard; stat -c %y hard | grep 04:05:06.789
 			rm x/d1/f1; test $(stat -c %h hard) = 1; exec 3<hard; rm hard; cat <&3`)
 	})
+}
+
+// TestPosix runs go-fuse's POSIX suite on the mount, in a process of its own.
+// What a local directory passes the mount must pass: the suite has a test
+// that expects two fcntl locks of one process to conflict, which they do
+// on no local file system either.
+func TestPosix(t *testing.T) {
+	local := make(map[string]bool)
+	dir := t.TempDir()
+	for name := range posixtest.All {
+		_, err := posixOne(dir, name)
+		local[name] = err == nil
+	}
+	modes(t, func(t *testing.T, opts ...option) {
+		w := newWorld(t, opts...)
+		for name := range posixtest.All {
+			t.Run(name, func(t *testing.T) {
+				out, err := posixOne(w.mount, name)
+				if err != nil && local[name] {
+					t.Errorf("%v\n%s", err, out)
+				}
+			})
+		}
+	})
+}
+
+func posixOne(dir, name string) ([]byte, error) {
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestPosixInside$", "-test.v")
+	cmd.Env = append(os.Environ(), "NEXEC_POSIX_DIR="+filepath.Join(dir, name), "NEXEC_POSIX_TEST="+name)
+	return cmd.CombinedOutput()
+}
+
+// TestPosixInside is TestPosix's child.
+func TestPosixInside(t *testing.T) {
+	dir := os.Getenv("NEXEC_POSIX_DIR")
+	if dir == "" {
+		return
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	posixtest.All[os.Getenv("NEXEC_POSIX_TEST")](t, dir)
 }
