@@ -87,7 +87,10 @@ func parseAddress(host string) (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	return addr.String(), true
+	if usual := addr.String(); !strings.EqualFold(usual, host) {
+		return usual, true
+	}
+	return host, true
 }
 
 func (r *resolver) mayCanonicalize(g *getter, host string) bool {

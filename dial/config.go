@@ -25,7 +25,7 @@ type Config struct {
 	ConnectTimeout     time.Duration // zero: the system's
 	ConnectionAttempts int
 	TCPKeepAlive       bool
-	TOS                int // IPQoS for bulk data; -1 is the system's
+	TOS                int // IPQoS's second value as a byte; -1 is the system's
 	ProxyCommand       string
 	ProxyJump          string // the hops with commas between, or ""
 
@@ -181,7 +181,7 @@ func (c *Config) buildReach(g *getter) {
 	c.ProxyCommand = g.noneIsEmpty("proxycommand")
 	c.ProxyJump = g.noneIsEmpty("proxyjump")
 	c.ControlMaster = g.str("controlmaster", "no")
-	c.TOS = 0x20 // cs1, OpenSSH's default for bulk data
+	c.TOS = -1 // the connection carries keystrokes and bulk data alike
 	if v := g.values["ipqos"]; len(v) == 2 {
 		c.TOS, _ = strconv.Atoi(v[1]) // readIPQoS made it a number
 	}
@@ -228,9 +228,7 @@ func (c *Config) buildAlgorithms(g *getter) {
 func (c *Config) buildAuth(g *getter) {
 	c.IdentityFiles = g.values[identityFileName]
 	if c.IdentityFilesDefault = len(c.IdentityFiles) == 0; c.IdentityFilesDefault {
-		for _, name := range []string{"rsa", "ecdsa", "ecdsa_sk", "ed25519", "ed25519_sk"} {
-			c.IdentityFiles = append(c.IdentityFiles, "~/.ssh/id_"+name)
-		}
+		c.IdentityFiles = defaultIdentities()
 	}
 	c.CertificateFiles = g.values["certificatefile"]
 	c.IdentitiesOnly = g.flag("identitiesonly", false)
@@ -247,8 +245,19 @@ func (c *Config) buildAuth(g *getter) {
 	c.BatchMode = g.flag("batchmode", false)
 }
 
+// defaultIdentities are OpenSSH's, without the kinds x/crypto cannot read.
+func defaultIdentities() []string {
+	var files []string
+	for _, name := range []string{"rsa", "ecdsa", "ecdsa_sk", "ed25519", "ed25519_sk"} {
+		files = append(files, "~/.ssh/id_"+name)
+	}
+	return files
+}
+
 func (c *Config) buildSession(g *getter) {
-	c.ServerAliveInterval = g.seconds("serveraliveinterval")
+	if c.ServerAliveInterval = g.seconds("serveraliveinterval"); c.BatchMode && g.values["serveraliveinterval"] == nil {
+		c.ServerAliveInterval = 300 * time.Second // as OpenSSH in Debian; elsewhere it only finds dead links
+	}
 	c.ServerAliveCountMax = g.num("serveralivecountmax", 3)
 	c.SendEnv = g.values["sendenv"]
 	c.SetEnv = g.values["setenv"]

@@ -54,7 +54,7 @@ func (r *resolver) matchLine(l *line) error {
 		name := strings.ToLower(strings.TrimPrefix(word, "!"))
 		negated := strings.HasPrefix(word, "!")
 		if name == "all" {
-			if next, _, _ := nextDelim(rest); criteria > 0 || (next != "" && !strings.HasPrefix(next, "#")) {
+			if next, _, _ := nextDelim(rest); criteria > 1 || (next != "" && !strings.HasPrefix(next, "#")) {
 				return l.at(0).errorf("Match all cannot be combined with other criteria: remove it or them")
 			}
 			l.active = matched && !negated && !l.never

@@ -71,10 +71,12 @@ func parsePort(s string) (int, bool) {
 // readJump stores the hops as one string, comments cut off.
 func (r *resolver) readJump(l *line) error {
 	l.used = len(l.args)
-	val, _, _ := strings.Cut(strings.TrimLeft(l.rest, configSpace+"="), "#")
+	val, _, comment := strings.Cut(strings.TrimLeft(l.rest, configSpace+"="), "#")
 	val = strings.TrimRight(val, configSpace)
 	if strings.EqualFold(val, "none") {
-		val = "none"
+		if val = "none"; comment {
+			return l.at(0).errorf("ProxyJump none with a comment is a host called none to OpenSSH: give the comment a line of its own")
+		}
 	} else if _, err := parseJump(val); err != nil {
 		return l.at(0).errorf("invalid ProxyJump %q: %v", val, err)
 	}

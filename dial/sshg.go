@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -110,20 +111,37 @@ func (r *resolver) readSSHG(out []byte) error {
 		if !ok || key == "host" || strings.HasPrefix(key, "gssapi") {
 			continue
 		}
-		if ok && (kw.kind == kindString || kw.kind == kindAppend || key == "identityagent") {
-			rest = quoteArg(rest)
-		}
-		if key == "hostname" {
-			r.host = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(text), "hostname "))
-		}
-		if already(key) {
+		switch {
+		case key == "hostname":
+			r.host = rest
+			continue
+		case key == "setenv": // one to a line, where a configuration has one line
+			r.values[key] = append(r.values[key], rest)
+			continue
+		case already(key):
 			rest = strings.ReplaceAll(rest, "%", "%%")
+		}
+		if kw.kind == kindString || kw.kind == kindAppend || key == "identityagent" {
+			rest = quoteArg(rest)
 		}
 		if err := r.readLine(key+" "+rest, b); err != nil {
 			return err
 		}
 	}
+	r.dropDefaults()
 	return nil
+}
+
+// dropDefaults takes the identity files that ssh tries by default for what
+// they are: not named by the user.
+func (r *resolver) dropDefaults() {
+	def := append(defaultIdentities(), "~/.ssh/id_xmss", "~/.ssh/id_dsa")
+	for _, file := range r.values[identityFileName] {
+		if !slices.Contains(def, file) {
+			return
+		}
+	}
+	delete(r.values, identityFileName)
 }
 
 // already reports whether ssh -G prints a keyword with its tokens replaced.
