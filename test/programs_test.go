@@ -8,9 +8,10 @@ import (
 	"time"
 )
 
-// gitEnv lets git work without the user's configuration.
+// gitEnv lets git work without the user's configuration, which a session may
+// not write anyway.
 const gitEnv = `export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@x GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@x GIT_CONFIG_NOSYSTEM=1
-git config --global safe.directory '*'; git config --global init.defaultBranch main
+export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=init.defaultBranch GIT_CONFIG_VALUE_0=main
 `
 
 // TestGit makes, clones, changes and collects a repository on the server, and
@@ -92,16 +93,16 @@ func TestCompile(t *testing.T) {
 	need(t, err == nil, "test/.cache/lua.tar.gz (test/lua.sh fetches it)")
 	s := newSite(t)
 	s.local(t, "cp "+archive+" lua.tar.gz")
-	out := s.sh(t, `tar xf lua.tar.gz && cd lua-*/src && make -s -j2 MYCFLAGS=-DLUA_USE_POSIX all SYSLIBS= 2>&1 && ./lua -e 'print(6*7)' && ls liblua.a`)
+	out := s.sh(t, `tar xf lua.tar.gz && cd lua-*/src && make -s -j2 MYCFLAGS=-DLUA_USE_POSIX AR='ar rc' all SYSLIBS= 2>&1 && ./lua -e 'print(6*7)' && ls liblua.a`)
 	if out != "42\nliblua.a\n" {
 		t.Errorf("on the server: %q", short(out))
 	}
-	out = s.local(t, `cd lua-*/src && ./lua -e 'print(6*7)' && make -q MYCFLAGS=-DLUA_USE_POSIX all SYSLIBS= && echo current; touch lstate.h`)
+	out = s.local(t, `cd lua-*/src && ./lua -e 'print(6*7)' && make -q all && echo current; touch lstate.h`)
 	if out != "42\ncurrent\n" {
 		t.Errorf("on the client: %q", short(out))
 	}
 	// The header that was touched on the client makes the server rebuild.
-	out = s.sh(t, `cd lua-*/src && make -q all; echo $?; make -s clean; make -q all; echo $?`)
+	out = s.sh(t, `cd lua-*/src && make -q all || echo $?; make -s clean; make -q all || echo $?`)
 	if out != "1\n1\n" {
 		t.Errorf("after touching a header: %q", short(out))
 	}
