@@ -227,7 +227,7 @@ func (c *call) finish() {
 
 // run executes the call and answers it.
 func (c *call) run() {
-	if c.changes() || c.h.Op == fsyscall.OpRelease {
+	if c.inline() && (c.changes() || c.h.Op == fsyscall.OpRelease) {
 		c.own = c.s.watch.begin()
 	}
 	err := c.early

@@ -24,6 +24,7 @@
 // changes happen in order of arrival and every call sees those before it.
 //
 // The process's umask must be zero: modes on the wire have the umask of the
-// command taken off already. Lock order: node table, descriptor cache, file
-// table, watcher; no system call that can wait for a disk is made under one.
+// command taken off already. Lock order: input, locks, watcher, node table,
+// descriptor cache, file table. Under the watcher's lock nothing is done that
+// waits for a disk, except looking at a name that has just changed.
 package fslave

@@ -142,7 +142,7 @@ func (t *lockTable) drop(l *lockFile) {
 // close closes a writable descriptor, which local watchers of the file see.
 func (t *lockTable) close(l *lockFile) {
 	own := t.s.watch.begin()
-	own.names(l.n, inData)
+	own.names(l.n, inClose)
 	unix.Close(l.fd)
 	own.end(true)
 }

@@ -33,6 +33,7 @@ type node struct {
 	pins     int  // calls under way that use it
 	named    bool // the server has not forgotten it
 	gone     bool // no place leads to it any more
+	doubt    bool // someone has changed its name since it was found there
 	stdio    *stdioFile
 	files    []*file // open on it, for when no place leads to it
 	// pending is closed when the lookup that names the node has ended; err is
@@ -342,16 +343,17 @@ func (t *nodeTable) below(n, dir *node) bool {
 // was met before.
 func (t *nodeTable) found(n *node, dev, ino uint64) error {
 	t.mu.RLock()
-	known, same := n.ino != 0, n.ino == ino && n.dev == dev
+	known, same, doubt := n.ino != 0, n.ino == ino && n.dev == dev, n.doubt
 	t.mu.RUnlock()
-	if known {
-		if same {
-			return nil
-		}
+	switch {
+	case known && !same:
 		return unix.ESTALE
+	case known && !doubt:
+		return nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	n.doubt = false
 	if n.ino == 0 {
 		n.dev, n.ino = dev, ino
 	} else if n.ino != ino || n.dev != dev {
@@ -383,11 +385,60 @@ func (t *nodeTable) chain(n *node) ([]*node, []string, error) {
 	return nodes, names, nil
 }
 
-// snapshot returns what is needed to reach n.
-func (t *nodeTable) snapshot(n *node) (at place, dev, ino uint64, gone bool) {
+// where returns the place of n, with a nil parent where it has none, and
+// whether n is known to be there still.
+func (t *nodeTable) where(n *node) (at place, sure bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return n.place, n.dev, n.ino, n.gone
+	return n.place, n.place.parent != nil && !n.doubt
+}
+
+func (t *nodeTable) parent(n *node) *node {
+	at, _ := t.where(n)
+	return at.parent
+}
+
+// isNamed tells whether the server has a number for n.
+func (t *nodeTable) isNamed(n *node) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return n.named && t.byID[n.id] == n
+}
+
+// doubt notes that someone else has changed what a place leads to, and returns
+// the nodes there.
+func (t *nodeTable) doubt(at place) []*node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, n := range t.at[at] {
+		n.doubt = true
+	}
+	return append([]*node(nil), t.at[at]...)
+}
+
+// leads tells whether nodes have their place in n.
+func (t *nodeTable) leads(n *node) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return n.kids > 0
+}
+
+// followed moves the nodes of one inode that someone else has moved.
+func (t *nodeTable) followed(from, to place, id inode) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, n := range append([]*node(nil), t.at[from]...) {
+		if n.dev == id.dev && n.ino == id.ino && from != to {
+			t.moveTo(n, from, to)
+		}
+	}
+}
+
+// nodesAt returns the nodes at a place.
+func (t *nodeTable) nodesAt(at place) []*node {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return append([]*node(nil), t.at[at]...)
 }
 
 // places returns every name that n is known by.

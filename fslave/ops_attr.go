@@ -110,7 +110,7 @@ func (c *call) setAttr() (fsyscall.Message, error) {
 		return nil, err
 	}
 	c.own.names(f.n, inAttr|inData)
-	c.own.self(f.n, inAttr)
+	c.own.self(f.n, inAttr|inData)
 	if err := c.s.kernel.apply(f, o, m); err != nil {
 		return nil, err
 	}

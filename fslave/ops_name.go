@@ -110,7 +110,10 @@ func (c *call) mkdir() (fsyscall.Message, error) {
 			return nil, err
 		}
 	}
-	reply, _, err := c.made(t, m.ID, &st)
+	reply, n, err := c.made(t, m.ID, &st)
+	if err == nil && c.leased {
+		c.leased = c.s.coverNew(n)
+	}
 	return reply, err
 }
 

@@ -228,7 +228,7 @@ func (c *call) release() (fsyscall.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.own.names(f.n, inAttr|inData)
+	c.own.names(f.n, inAttr|inData|inClose)
 	if m.Times && f.mode == ModeReadWrite {
 		ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: m.Mtime.Sec, Nsec: int64(m.Mtime.Nsec)}}
 		err = c.s.kernel.utimens(f.fd, ts)

@@ -95,7 +95,7 @@ func (s *Server) look(n *node, open bool) (*found, error) {
 		f := &found{s: s, n: n, d: s.root, fd: s.root.fd, mode: s.root.mode()}
 		return f, statFD(f.fd, &f.st)
 	}
-	at, _, _, _ := s.nodes.snapshot(n)
+	at, _ := s.nodes.where(n)
 	if at.parent == nil {
 		return s.lookNameless(n)
 	}
