@@ -70,13 +70,21 @@ const (
 	// maxBatch bounds one Write: enough to make the cost of a system call
 	// small, little enough to be through soon.
 	maxBatch = 256 << 10
-	// quantum is what a bulk stream sends before it is the next one's turn.
+	// quantum is what a stream sends before it is the turn of the next of its
+	// class.
 	quantum = 64 << 10
+	// queueAhead bounds what waits in one bulk stream for its turn, so that its
+	// frames are made when it is known how long they should be, and memory is
+	// taken by what is under way only.
+	queueAhead = 1 << 20
 	// readBuffer: one system call for several frames.
 	readBuffer = 256 << 10
-	// ackEvery is how much may arrive before it is acknowledged. The sender's
-	// bound on what is under way is never below twice this.
+	// ackEvery is how much may arrive before it is acknowledged unasked.
 	ackEvery = 64 << 10
+	// slowRate, in bytes per second: below it bulk frames have slowPayload
+	// bytes at most, since a full one would hold up a keystroke for over 8 ms.
+	slowRate    = 8e6
+	slowPayload = 16<<10 - headerSize
 	// copyBelow: frames shorter than this are copied together.
 	copyBelow = 32 << 10
 
@@ -123,9 +131,10 @@ func DefaultWindow(id uint32) int {
 	return windowStdio
 }
 
-// DefaultMaxWindow is DefaultWindow, and more for commands' streams.
+// DefaultMaxWindow is DefaultWindow, and more for commands' streams except
+// terminals, where what is under way when ^C is typed still has to be seen.
 func DefaultMaxWindow(id uint32) int {
-	if _, ok := stdioSlot(id); ok {
+	if slot, ok := stdioSlot(id); ok && slot != fsyscall.TerminalSlot {
 		return windowStdioMax
 	}
 	return DefaultWindow(id)

@@ -30,7 +30,7 @@
 //	12  8  sequence number
 //
 //	type       payload        flags and fields
-//	1 data     0 to 65516     1 more, 2 fin, 4 zstd
+//	1 data     0 to 65516     1 more, 2 fin, 4 zstd, 8 ask
 //	2 credit   8: limit       sequence number: the first not received
 //	3 stop     0              stream
 //	4 ping     8: any         stream and sequence number zero
@@ -41,9 +41,9 @@
 //
 // Data. The data frames of each stream and direction are numbered from zero.
 // A message is one frame or several, all but the last with the flag more. A
-// fin has no payload and no other flag; it is the last frame of its direction
-// of the stream. With the flag zstd the payload is one zstd frame of at most
-// 65516 bytes of content, and not empty; it is sent only to an end whose
+// fin has no payload and no other flag but ask; it is the last frame of its
+// direction of the stream. With the flag zstd the payload is zstd data of at
+// most 65516 bytes of content, and not empty; it is sent only to an end whose
 // preamble on the first byte stream allows it.
 //
 // Credit. A data frame costs its payload's length on the wire and 256 more.
@@ -52,7 +52,8 @@
 // the limit is what [DefaultWindow] says. The frames before the sequence
 // number have been received. Neither number ever falls. An end acknowledges
 // at the latest when 64 KiB of cost have come that it has not acknowledged,
-// counted over all streams, and at once when a fin has come. Credit for a
+// counted over all streams, with each pong, and at once when a fin or a frame
+// with the flag ask has come in sequence. Credit for a
 // stream that has ended both ways means nothing.
 //
 // Stop says that nobody will read the stream at the end that sends it. The

@@ -20,6 +20,9 @@ const (
 	maxReason = 1024
 )
 
+// flagsAt is where the flags are in a header.
+const flagsAt = 5
+
 // frameType is a frame's type on the wire.
 type frameType uint8
 
@@ -54,7 +57,8 @@ func (t frameType) String() string {
 const (
 	flagMore uint8 = 1 << 0 // the message goes on in the next frame
 	flagFin  uint8 = 1 << 1 // nothing follows on the stream
-	flagZstd uint8 = 1 << 2 // the payload is one zstd frame
+	flagZstd uint8 = 1 << 2 // the payload is compressed
+	flagAsk  uint8 = 1 << 3 // to be acknowledged at once
 )
 
 // header is a frame's header.
@@ -73,7 +77,7 @@ func (h header) put(b []byte) {
 	_ = b[headerSize-1]
 	binary.LittleEndian.PutUint32(b, h.length)
 	b[4] = byte(h.typ)
-	b[5] = h.flags
+	b[flagsAt] = h.flags
 	b[6], b[7] = 0, 0
 	binary.LittleEndian.PutUint32(b[8:], h.stream)
 	binary.LittleEndian.PutUint64(b[12:], h.seq)
@@ -85,7 +89,7 @@ func parseHeader(b []byte) (header, error) {
 	h := header{
 		length: binary.LittleEndian.Uint32(b),
 		typ:    frameType(b[4]),
-		flags:  b[5],
+		flags:  b[flagsAt],
 		stream: binary.LittleEndian.Uint32(b[8:]),
 		seq:    binary.LittleEndian.Uint64(b[12:]),
 	}
@@ -125,8 +129,8 @@ func (h header) checkData() error {
 	switch {
 	case h.length > MaxPayload:
 		return broken("data frame of %d bytes where %d are allowed", h.length, MaxPayload)
-	case h.flags&^(flagMore|flagFin|flagZstd) != 0,
-		h.flags&flagFin != 0 && (h.flags != flagFin || h.length != 0),
+	case h.flags&^(flagMore|flagFin|flagZstd|flagAsk) != 0,
+		h.flags&flagFin != 0 && (h.flags&^flagAsk != flagFin || h.length != 0),
 		h.flags&flagZstd != 0 && h.length == 0:
 		return broken("data frame of %d bytes with flags %#x", h.length, h.flags)
 	case h.seq == math.MaxUint64:

@@ -42,7 +42,7 @@ func TestHeaderRefused(t *testing.T) {
 		"type 7":                  {0, 7, 0, 0, 0},
 		"long data":               {MaxPayload + 1, typeData, 0, 0, 0},
 		"absurd length":           {1<<32 - 1, typeData, 0, 0, 0},
-		"unknown flag":            {1, typeData, 8, 0, 0},
+		"unknown flag":            {1, typeData, 16, 0, 0},
 		"fin with payload":        {1, typeData, flagFin, 0, 0},
 		"fin and more":            {0, typeData, flagFin | flagMore, 0, 0},
 		"compressed nothing":      {0, typeData, flagZstd, 0, 0},

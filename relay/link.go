@@ -56,6 +56,7 @@ type Link struct {
 	byePeer   bool
 
 	rtt   atomic.Int64
+	slow  atomic.Bool // the measured rate is below slowRate
 	stats counters
 
 	ending chan struct{} // closed when state becomes ended

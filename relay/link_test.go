@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"testing"
 )
 
@@ -89,10 +88,9 @@ func benchmarkMessages(b *testing.B, x, y *Link, size int) {
 }
 
 // saturate sends messages of 1 MiB from a to b on n bulk streams until stop is
-// called. moved is how many bytes have arrived.
-func saturate(a, b *Link, n int) (stop func(), moved func() int64) {
+// called.
+func saturate(a, b *Link, n int) (stop func()) {
 	var wg sync.WaitGroup
-	var got atomic.Int64
 	for i := range n {
 		id := uint32(3)
 		if i > 0 {
@@ -112,14 +110,12 @@ func saturate(a, b *Link, n int) (stop func(), moved func() int64) {
 					return
 				}
 				buf = m
-				got.Add(int64(len(m)))
 			}
 		}()
 	}
-	stop = func() {
+	return func() {
 		a.Abort(errors.New("enough"))
 		b.Abort(errors.New("enough"))
 		wg.Wait()
 	}
-	return stop, got.Load
 }

@@ -39,8 +39,11 @@ const (
 	rateRounds = 10
 	// paceInitial is the bound before anything is known.
 	paceInitial = 512 << 10
-	// paceLeast is the bound on a slow path: two frames, and twice ackEvery.
-	paceLeast = 2 * ackEvery
+	// paceLeast is the bound on a slow path: two of its frames.
+	paceLeast = 32 << 10
+	// paceAsk: with a bound below this, each frame asks to be acknowledged;
+	// above it, acknowledgements every ackEvery bytes keep things going.
+	paceAsk = 4 * ackEvery
 	// paceTime is the least queue in time; it keeps short paths busy while
 	// either end is not scheduled.
 	paceTime = 10 * time.Millisecond
@@ -76,6 +79,9 @@ func (p *pace) bound() int64 {
 
 func (p *pace) full() bool { return p.inFlight >= p.bound() }
 
+// asks tells whether frames must ask to be acknowledged.
+func (p *pace) asks() bool { return p.bound() < paceAsk }
+
 // starved notes that there is nothing to send.
 func (p *pace) starved() { p.idle = p.delivered + p.inFlight }
 
@@ -102,6 +108,13 @@ func (p *pace) acked(n int, s sample, now time.Duration) {
 // lost takes a frame of n bytes back that will be sent another way.
 func (p *pace) lost(n int) { p.inFlight -= int64(n) }
 
+// pinged learns from a round trip that was measured otherwise.
+func (p *pace) pinged(rtt, now time.Duration) {
+	if p.minRTT == 0 || rtt < p.minRTT {
+		p.minRTT, p.minRTTAt = max(rtt, time.Microsecond), now
+	}
+}
+
 // measure learns from the newest frame of an acknowledgement, after acked.
 func (p *pace) measure(s sample, now time.Duration) {
 	rtt := now - s.sentAt
@@ -111,11 +124,6 @@ func (p *pace) measure(s sample, now time.Duration) {
 	case now-p.minRTTAt > minRTTAge:
 		p.probing = true
 	}
-	if s.delivered >= p.roundEnd {
-		p.roundEnd = p.delivered
-		p.round = (p.round + 1) % rateRounds
-		p.rates[p.round] = 0
-	}
 	// The slower of sending and acknowledging, over no less than a round
 	// trip: acknowledgements that come in a lump make no rate.
 	took := max(s.sentAt-s.firstSentAt, now-s.deliveredAt)
@@ -123,7 +131,13 @@ func (p *pace) measure(s sample, now time.Duration) {
 		return
 	}
 	rate := float64(p.delivered-s.delivered) / took.Seconds()
-	if !s.idle || rate > p.rate() {
-		p.rates[p.round] = max(p.rates[p.round], rate)
+	if known := p.rate(); s.idle && (known == 0 || rate <= known) {
+		return // the sender was the slow one; what was known still is
 	}
+	if s.delivered >= p.roundEnd {
+		p.roundEnd = p.delivered
+		p.round = (p.round + 1) % rateRounds
+		p.rates[p.round] = 0
+	}
+	p.rates[p.round] = max(p.rates[p.round], rate)
 }

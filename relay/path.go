@@ -250,6 +250,8 @@ func (p *path) measure(now time.Duration) {
 	if p.learn {
 		p.learn = false
 		p.pace.measure(p.newest, now)
+		r := p.pace.rate()
+		p.l.slow.Store(r > 0 && r < slowRate)
 		p.wake()
 	}
 }

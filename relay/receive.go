@@ -193,6 +193,7 @@ func (l *Link) received(id uint32, f *frame) error {
 	if err != nil {
 		return err
 	}
+	asked := f.flags&flagAsk != 0
 	if s == nil || f.seq < s.recvNext || s.early[f.seq] != nil {
 		l.pool.put(f) // sent again after a path died
 		return nil
@@ -215,7 +216,7 @@ func (l *Link) received(id uint32, f *frame) error {
 	}
 	s.rcond.Broadcast()
 	l.needAck(s)
-	if l.ackDebt >= ackEvery || s.recvFin {
+	if asked || l.ackDebt >= ackEvery || s.recvFin {
 		l.ackSoon()
 	}
 	return nil
@@ -282,7 +283,10 @@ func (l *Link) control(h header, payload []byte) error {
 		if v := binary.LittleEndian.Uint64(payload); v != l.pingSent || v == 0 {
 			return broken("answer to a ping that was not sent")
 		}
-		l.rtt.Store(int64(l.now() - time.Duration(l.pingSent)))
+		now := l.now()
+		rtt := now - time.Duration(l.pingSent)
+		l.rtt.Store(int64(rtt))
+		l.paths[0].pace.pinged(rtt, now)
 		l.pingSent = 0
 	case typeBye:
 		return l.bye(payload[0], payload[1:])

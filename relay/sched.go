@@ -72,7 +72,7 @@ func (l *Link) collect(p *path, b *batch) bool {
 	if p.first() {
 		l.collectControl(b)
 		for c := range PriorityBulk {
-			l.collectUrgent(c, p, b)
+			l.collectClass(c, p, b)
 		}
 	}
 	l.collectBulk(p, b)
@@ -170,35 +170,32 @@ func (l *Link) collectControl(b *batch) {
 	}
 }
 
-// collectUrgent empties a class, as far as the batch has room.
-func (l *Link) collectUrgent(class int, p *path, b *batch) {
-	r := &l.ready[class]
-	for r.head != nil && b.size < maxBatch {
-		s := r.head
-		for s.unsent != nil && b.size < maxBatch {
-			l.take(s, p, b)
-		}
-		if s.unsent != nil {
-			p.wake()
-			return
-		}
-		r.pop()
-		s.inReady = false
-	}
-}
-
-// collectBulk gives each bulk stream its turn while the path has room.
+// collectBulk adds bulk data, which is bounded by the path's pace.
 func (l *Link) collectBulk(p *path, b *batch) {
 	if !l.carriesBulk(p) {
 		return
 	}
-	r := &l.ready[PriorityBulk]
-	for r.head != nil {
-		if b.size >= maxBatch || p.pace.full() {
-			break
-		}
+	l.collectClass(PriorityBulk, p, b)
+	switch full := p.pace.full(); {
+	case !full && l.ready[PriorityBulk].head == nil:
+		p.pace.starved()
+	case full && p.pace.asks() && l.pingSent == 0:
+		// The bound may have fallen since the frames under way were sent, none
+		// of which asked: the pong comes with an acknowledgement.
+		l.ping = true
+		l.paths[0].wake()
+	}
+}
+
+// collectClass gives each stream of a class its turn while there is room.
+func (l *Link) collectClass(class int, p *path, b *batch) {
+	r := &l.ready[class]
+	room := func() bool {
+		return b.size < maxBatch && (class < PriorityBulk || !p.pace.full())
+	}
+	for r.head != nil && room() {
 		s := r.head
-		for left := quantum; s.unsent != nil && left > 0 && b.size < maxBatch && !p.pace.full(); {
+		for left := quantum; s.unsent != nil && left > 0 && room(); {
 			left -= l.take(s, p, b)
 		}
 		r.pop()
@@ -207,9 +204,6 @@ func (l *Link) collectBulk(p *path, b *batch) {
 		} else {
 			s.inReady = false
 		}
-	}
-	if r.head == nil && !p.pace.full() {
-		p.pace.starved()
 	}
 }
 
@@ -220,9 +214,19 @@ func (l *Link) take(s *Stream, p *path, b *batch) int {
 	f.sent, f.path = true, p
 	if f.bulk = s.class >= PriorityBulk; f.bulk {
 		f.pacing = p.pace.sent(n, l.now())
+		if f.busy == 0 && p.pace.asks() {
+			f.buf[flagsAt] |= flagAsk
+		}
 	}
 	b.add(f)
-	s.sentEnd = max(s.sentEnd, f.seq+1)
+	if f.seq == s.sentEnd {
+		s.sentEnd++
+		before := s.sendCost - s.sentCost
+		s.sentCost += f.cost()
+		if before > queueAhead/2 && s.sendCost-s.sentCost <= queueAhead/2 {
+			s.wcond.Broadcast()
+		}
+	}
 	s.unsent = f.next
 	s.skipSent()
 	return n

@@ -44,6 +44,7 @@ type Stream struct {
 	sentEnd   uint64 // number after the last ever sent
 	sendCost  uint64 // cost of all frames queued so far
 	sendLimit uint64 // what the peer lets sendCost become
+	sentCost  uint64 // cost of all frames ever sent
 	ackedCost uint64 // cost of all frames acknowledged
 	finQueued bool
 	stopped   bool // the peer reads no more
@@ -93,7 +94,7 @@ func (s *Stream) Write(b []byte) (int, error) {
 	defer s.wmu.Unlock()
 	done := 0
 	for done < len(b) {
-		n := min(len(b)-done, s.frag)
+		n := min(len(b)-done, s.payload())
 		joined, err := s.waitRoom(n, b[done:done+n])
 		if err != nil {
 			return done, err
@@ -125,7 +126,7 @@ func (s *Stream) WriteMessage(parts ...[]byte) error {
 	defer s.wmu.Unlock()
 	off := 0 // in parts[0]
 	for {
-		n := min(left, s.frag)
+		n := min(left, s.payload())
 		if _, err := s.waitRoom(n, nil); err != nil {
 			return err
 		}
@@ -171,6 +172,14 @@ func (s *Stream) Close() error {
 	return s.CloseWrite()
 }
 
+// payload is how much the next frame may hold.
+func (s *Stream) payload() int {
+	if s.class >= PriorityBulk && s.l.slow.Load() {
+		return min(s.frag, slowPayload)
+	}
+	return s.frag
+}
+
 // room is the payload that a frame may have now. The cost of a fin is always
 // left over.
 func (s *Stream) room() int {
@@ -178,7 +187,15 @@ func (s *Stream) room() int {
 	if s.sendLimit <= s.sendCost || s.most <= kept {
 		return -1
 	}
-	return int(min(s.sendLimit-s.sendCost, s.most-kept, 1<<30)) - 2*frameCost
+	room := min(s.sendLimit-s.sendCost, s.most-kept, 1<<30)
+	if s.class >= PriorityBulk {
+		if ahead := s.sendCost - s.sentCost; ahead >= queueAhead {
+			return -1
+		} else {
+			room = min(room, queueAhead-ahead)
+		}
+	}
+	return int(room) - 2*frameCost
 }
 
 // waitRoom waits until a frame of n bytes may be queued. It puts b into the
