@@ -169,9 +169,9 @@ func kindOf(fd int) uint32 {
 // fdPath names an open descriptor for system calls that take only paths.
 func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-// stagePath names an open program for a process whose working directory is
-// /proc.
-func stagePath(fd int) string { return "self/fd/" + strconv.Itoa(fd) }
+// procPath is fdPath for a process whose working directory is /proc, which
+// init's is once it has moved: its own work must not depend on FUSE.
+func procPath(fd int) string { return "self/fd/" + strconv.Itoa(fd) }
 
 // bind mounts what source is open on at the path of the view, with all that is
 // mounted below it: a less privileged mount namespace may not take it apart.
@@ -311,7 +311,6 @@ func (b *builder) pivot() *Failure {
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return failure(fsyscall.FatalNamespaces, "detach the old root", "/", err)
 	}
-	// init stays in /proc: starting a command must not depend on FUSE.
 	if err := unix.Chdir("/proc"); err != nil {
 		return failure(fsyscall.FatalView, "enter", "/proc", err)
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // command is one command in init. Its fields are the goroutine's that runs
-// it, but pid and master, which initProcess.mu guards.
+// it, but pid to master, which initProcess.mu guards.
 type command struct {
 	id      uint32
 	spec    *spec
@@ -24,10 +24,16 @@ type command struct {
 	states  chan unix.WaitStatus
 	ended   chan unix.WaitStatus
 
-	pid    int // 0 before the fork and after the end
-	master int // terminal, or -1
-	slave  int // kept open, so that reading master never ends before the command
+	pid      int              // 0 before the fork and after the end
+	executed bool             // the exec stage is over
+	early    []syscall.Signal // came too early to be sent
+	size     *unix.Winsize    // came before the terminal was there
+	master   int              // terminal, or -1
+	slave    int              // kept open, so that reading master never ends before the command
 }
+
+// maxEarly bounds the signals kept for a command that is not forked yet.
+const maxEarly = 64
 
 // maxStates bounds the stops of a command that are waiting to be reported.
 const maxStates = 16
@@ -76,6 +82,10 @@ func (in *initProcess) live(c *command) {
 		in.send(e.b)
 		return
 	}
+	in.mu.Lock()
+	c.executed = true
+	c.sendEarly()
+	in.mu.Unlock()
 	if c.master >= 0 {
 		in.send(e.b, c.master)
 	} else {
@@ -294,9 +304,25 @@ func openFlags(f fsyscall.OpenFlags) int {
 	return flags
 }
 
-// fork starts the exec stage. All signals are blocked in it until it executes
-// the program: one that comes before is delivered then, and never finds the Go
-// runtime's handlers.
+// sendEarly sends the signals that came too early. SIGQUIT and SIGABRT wait
+// until the program is executed: before, the Go runtime would answer them with
+// a report on the command's standard error. initProcess.mu is held.
+func (c *command) sendEarly() {
+	var later []syscall.Signal
+	for _, sig := range c.early {
+		if !c.executed && (sig == syscall.SIGQUIT || sig == syscall.SIGABRT) {
+			later = append(later, sig)
+		} else {
+			c.kill(sig)
+		}
+	}
+	c.early = later
+}
+
+// fork starts the exec stage. Signals are blocked in it until it executes the
+// program, and then delivered, but for those that the Go runtime unblocks at
+// its start: SIGHUP, SIGINT and SIGTERM end the stage as they would have ended
+// the program.
 func (in *initProcess) fork(c *command, report int) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -323,7 +349,7 @@ func (in *initProcess) fork(c *command, report int) error {
 	if err := in.joinSession(c, attr); err != nil {
 		return err
 	}
-	pid, err := syscall.ForkExec(stagePath(in.self), []string{stageName}, attr)
+	pid, err := syscall.ForkExec(procPath(in.self), []string{stageName}, attr)
 	if err != nil {
 		return err
 	}
@@ -331,6 +357,7 @@ func (in *initProcess) fork(c *command, report int) error {
 	in.commands[pid] = c
 	in.children++
 	in.forked.Signal()
+	c.sendEarly()
 	return nil
 }
 
@@ -354,7 +381,7 @@ func (in *initProcess) joinSession(c *command, attr *syscall.ProcAttr) error {
 	}
 	in.terminal = c
 	// The new process group is made the foreground one from inside it; that
-	// init ignores SIGTTOU lets it.
+	// SIGTTOU is blocked there lets it.
 	sys.Foreground, sys.Ctty = true, c.slave
 	return nil
 }

@@ -37,18 +37,24 @@ type initProcess struct {
 	children int // started through us and not yet reaped
 }
 
-// ignoreSignals keeps signals that a command sends to pid 1, or that a
-// terminal sends to init's session, from ending the session. SIGURG is Go's
-// own; SIGCHLD is waited for.
-func ignoreSignals() {
+// takeSignals keeps signals that a command sends to pid 1, or that a terminal
+// sends to init's session, from ending the session. They are caught rather
+// than ignored, because a child inherits what is ignored: a signal that comes
+// between a fork and the execution of the program would be lost.
+func takeSignals() {
+	taken := make(chan os.Signal, 1)
 	for sig := syscall.Signal(1); sig < 32; sig++ {
 		switch sig {
 		case syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGCHLD, syscall.SIGURG,
 			syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGTRAP:
 		default:
-			signal.Ignore(sig)
+			signal.Notify(taken, sig)
 		}
 	}
+	go func() {
+		for range taken {
+		}
+	}()
 }
 
 // prepare mounts, builds the view and moves into it.
@@ -132,6 +138,9 @@ func (in *initProcess) orders() {
 			in.winsize(&d)
 		case pktClose:
 			in.hangUp(time.Duration(d.u32()) * time.Millisecond)
+			// A process that waits for the client's files cannot be killed
+			// before it got an answer. This gives it one.
+			unix.Unmount(procPath(in.root), unix.MNT_FORCE|unix.MNT_DETACH)
 			return
 		}
 		closeAll(files)
@@ -158,9 +167,18 @@ func (in *initProcess) signal(id uint32, sig syscall.Signal) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	c := in.byID[id]
-	if c == nil || c.pid == 0 {
-		return
+	switch {
+	case c == nil:
+	case c.pid != 0 && (c.executed || sig != syscall.SIGQUIT && sig != syscall.SIGABRT):
+		c.kill(sig)
+	case len(c.early) < maxEarly:
+		c.early = append(c.early, sig)
 	}
+}
+
+// kill sends a signal to what is in the foreground of the command's terminal,
+// or to its process group. initProcess.mu is held.
+func (c *command) kill(sig syscall.Signal) {
 	group := c.pid
 	if c.master >= 0 {
 		if g, err := unix.IoctlGetInt(c.master, unix.TIOCGPGRP); err == nil && g > 1 {
@@ -175,9 +193,14 @@ func (in *initProcess) winsize(d *decoder) {
 	size := unix.Winsize{Row: uint16(d.u32()), Col: uint16(d.u32()), Xpixel: uint16(d.u32()), Ypixel: uint16(d.u32())}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if c := in.byID[id]; c != nil && c.master >= 0 && d.err == nil {
+	c := in.byID[id]
+	switch {
+	case c == nil || d.err != nil:
+	case c.master >= 0:
 		// The kernel sends SIGWINCH when the size differs.
 		unix.IoctlSetWinsize(c.master, unix.TIOCSWINSZ, &size)
+	default:
+		c.size = &size
 	}
 }
 

@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -67,14 +68,13 @@ func readSetup(fd int) (*setup, error) {
 // initMain is init's whole life. Its value is the exit status, which only
 // matters to who looks at it: the supervisor learns all by packets.
 func initMain() int {
-	unix.CloseOnExec(initSocket)
-	unix.CloseOnExec(initConfig)
+	closeOnExec()
 	s, err := readSetup(initConfig)
 	unix.Close(initConfig)
 	if err != nil {
 		return 2
 	}
-	ignoreSignals()
+	takeSignals()
 	in := &initProcess{socket: initSocket, commands: make(map[int]*command), byID: make(map[uint32]*command)}
 	if err := in.prepare(s); err != nil {
 		e := encoder{b: []byte{pktFailed}}
@@ -85,4 +85,21 @@ func initMain() int {
 	go in.reap()
 	in.orders()
 	return 0
+}
+
+// closeOnExec keeps every descriptor from the commands: init's own, and those
+// that whoever started the supervisor left open.
+func closeOnExec() {
+	if unix.CloseRange(initSocket, ^uint(0), unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return
+	}
+	entries, err := os.ReadDir("/proc/self/fd") // a kernel before 5.11
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= initSocket {
+			unix.CloseOnExec(fd)
+		}
+	}
 }

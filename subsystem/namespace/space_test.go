@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -86,6 +87,26 @@ func start(t *testing.T, rules []fsyscall.ViewRule) *session {
 
 func startIn(t *testing.T, plan *Plan, client string) *session {
 	t.Helper()
+	s, err := tryStart(t, plan, client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// startFailing starts a session whose view cannot be made.
+func startFailing(t *testing.T, plan *Plan, client string) *Failure {
+	t.Helper()
+	_, err := tryStart(t, plan, client)
+	var f *Failure
+	if !errors.As(err, &f) {
+		t.Fatalf("%v", err)
+	}
+	return f
+}
+
+func tryStart(t *testing.T, plan *Plan, client string) (*session, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	space, err := Start(Config{Identity: identity(), Plan: plan})
@@ -112,11 +133,9 @@ func startIn(t *testing.T, plan *Plan, client string) *session {
 		dev.Close()
 		close(s.served)
 	}()
-	if s.notes, err = space.Ready(ctx); err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(s.close)
-	return s
+	s.notes, err = space.Ready(ctx)
+	return s, err
 }
 
 func (s *session) close() {

@@ -23,6 +23,9 @@ func (in *initProcess) openTerminal(c *command) error {
 	}
 	in.mu.Lock()
 	c.master, c.slave = master, slave
+	if c.size != nil {
+		unix.IoctlSetWinsize(master, unix.TIOCSWINSZ, c.size)
+	}
 	in.mu.Unlock()
 	return nil
 }
