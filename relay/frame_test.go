@@ -162,7 +162,7 @@ func FuzzLink(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		l := New(deaf{bytes.NewReader(b)}, Config{
 			Window:            func(uint32) int { return MinWindow },
-			KeepaliveInterval: -1, MaxStreams: 8, MaxUnclaimed: 4,
+			KeepaliveInterval: -1, MaxStreams: 8, MaxUnclaimed: 4, Compress: true,
 		})
 		s := l.Stream(16)
 		s.WriteMessage(make([]byte, 100))

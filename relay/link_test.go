@@ -59,8 +59,11 @@ func TestOrderlyClose(t *testing.T) {
 }
 
 func benchmarkMessages(b *testing.B, x, y *Link, size int) {
-	msg := make([]byte, size)
-	b.SetBytes(int64(size))
+	benchmarkMessage(b, x, y, make([]byte, size))
+}
+
+func benchmarkMessage(b *testing.B, x, y *Link, msg []byte) {
+	b.SetBytes(int64(len(msg)))
 	b.ReportAllocs()
 	errs := make(chan error, 1)
 	b.ResetTimer()

@@ -145,7 +145,7 @@ func (p *path) readPreamble(br *bufio.Reader) error {
 	defer p.l.mu.Unlock()
 	p.up = true
 	if p.first() && p.l.cfg.Compress && pre.flags&preambleZstd != 0 {
-		p.l.zstd.allow()
+		p.l.zstd.allowed.Store(true)
 	}
 	p.wake()
 	return nil

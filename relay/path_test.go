@@ -355,6 +355,22 @@ func BenchmarkMessages(b *testing.B) {
 	}
 }
 
+// BenchmarkCompressAllowed shows what it costs where it does not pay.
+func BenchmarkCompressAllowed(b *testing.B) {
+	msg := []byte(strings.Repeat("some text that could be compressed; ", 30_000))
+	for i := 0; i < len(msg); i += 17 {
+		msg[i] = byte(i * 31 >> 3)
+	}
+	for _, on := range []bool{false, true} {
+		b.Run(fmt.Sprint(on), func(b *testing.B) {
+			x, y := socketpair(b)
+			l, m := start(b, x, y, Config{Compress: on})
+			benchmarkMessage(b, l, m, msg)
+			b.ReportMetric(float64(l.Stats().Plain)/float64(b.N*len(msg)), "compressed/plain")
+		})
+	}
+}
+
 // BenchmarkRoundTrip is a small call and its answer.
 func BenchmarkRoundTrip(b *testing.B) {
 	x, y := socketpair(b)

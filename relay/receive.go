@@ -21,7 +21,7 @@ func (s *Stream) Read(b []byte) (int, error) {
 		if f == nil {
 			return n, err
 		}
-		if f, err = s.expand(f); err != nil {
+		if err := s.expand(f); err != nil {
 			return n, err
 		}
 		c := copy(b[n:], f.payload()[f.off:])
@@ -48,7 +48,7 @@ func (s *Stream) ReadMessage(buf []byte) ([]byte, error) {
 			}
 			return nil, err
 		}
-		if f, err = s.expand(f); err != nil {
+		if err := s.expand(f); err != nil {
 			return nil, err
 		}
 		if len(buf)+len(f.payload()) > MaxMessage {
@@ -190,6 +190,9 @@ func (l *Link) fromPeer(id uint32) (*Stream, error) {
 // received handles a data frame. Called with mu held.
 func (l *Link) received(id uint32, f *frame) error {
 	s, err := l.fromPeer(id)
+	if err == nil {
+		err = l.checkCompressed(id, f)
+	}
 	if err != nil {
 		return err
 	}

@@ -26,8 +26,9 @@ type Stream struct {
 	most uint64
 	frag int
 
-	wmu sync.Mutex // held while a message is split into frames
-	rmu sync.Mutex // held by the reader
+	wmu  sync.Mutex // held while a message is split into frames
+	gain gain       // under wmu
+	rmu  sync.Mutex // held by the reader
 
 	// The rest is under Link.mu.
 	claimed   bool // Stream was called for it
@@ -73,12 +74,14 @@ type receiver struct {
 func newStream(l *Link, id uint32) *Stream {
 	window := max(l.cfg.Window(id), MinWindow)
 	most := uint64(max(l.cfg.MaxWindow(id), window))
+	class := min(max(l.cfg.Priority(id), PriorityControl), PriorityBulk)
 	s := &Stream{
 		l: l, id: id,
-		class:     min(max(l.cfg.Priority(id), 0), PriorityBulk),
+		class:     class,
 		most:      most,
 		frag:      min(MaxPayload, window/4-2*frameCost),
 		sendLimit: uint64(window),
+		gain:      newGain(id, class),
 		receiver:  receiver{window: uint64(window), granted: uint64(window)},
 	}
 	s.wcond.L, s.rcond.L = &l.mu, &l.mu
@@ -102,7 +105,7 @@ func (s *Stream) Write(b []byte) (int, error) {
 		if !joined {
 			f := s.l.pool.get(n)
 			copy(f.payload(), b[done:])
-			if err := s.send(f); err != nil {
+			if err := s.send(s.squeeze(f)); err != nil {
 				return done, err
 			}
 		}
@@ -141,7 +144,7 @@ func (s *Stream) WriteMessage(parts ...[]byte) error {
 		if left -= n; left > 0 {
 			f.flags = flagMore
 		}
-		if err := s.send(f); err != nil {
+		if err := s.send(s.squeeze(f)); err != nil {
 			return err
 		}
 		if left == 0 {
