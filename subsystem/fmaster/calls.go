@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
 	"github.com/SumiTomohiko/nexec/relay"
@@ -27,12 +28,16 @@ type caller struct {
 	stats   *counters
 
 	mu      sync.Mutex
-	cond    sync.Cond // posted, bytes, queue or err changed
+	cond    sync.Cond    // posted, bytes or err changed
+	wake    [2]sync.Cond // a sender has something to do
+	timer   *time.Timer  // wakes the ordered sender
 	pending map[uint32]*pendingCall
 	tag     uint32
 	posted  int // changes unanswered
 	bytes   int
 	queue   [2][][]byte // by path: messages waiting for their sender
+	queued  int         // bytes in queue[1]
+	hurry   bool        // somebody waits for an ordered message
 	err     error
 
 	wg sync.WaitGroup
@@ -46,6 +51,7 @@ type pendingCall struct {
 	done func(h fsyscall.Header, err error)
 	// cost is what the call took of the bound on posted changes.
 	cost int
+	lazy bool // nobody waits for the reply
 	op   fsyscall.Op
 }
 
@@ -58,7 +64,9 @@ func newCaller(l *relay.Link, st *counters) *caller {
 		stats:   st,
 		pending: make(map[uint32]*pendingCall),
 	}
-	c.cond.L = &c.mu
+	c.cond.L, c.wake[0].L, c.wake[1].L = &c.mu, &c.mu, &c.mu
+	c.timer = time.AfterFunc(time.Hour, c.flush)
+	c.timer.Stop()
 	return c
 }
 
@@ -85,6 +93,9 @@ func (c *caller) stop(err error) {
 		c.settle(p)
 	}
 	c.cond.Broadcast()
+	c.wake[0].Signal()
+	c.wake[1].Signal()
+	c.timer.Stop()
 	c.mu.Unlock()
 	for _, p := range calls {
 		p.done(fsyscall.Header{Op: p.op, Errno: fsyscall.Errno(syscall.EIO)}, err)
@@ -220,7 +231,7 @@ func (c *caller) notice(via path, op fsyscall.Op, m fsyscall.Message) {
 	if err != nil {
 		return
 	}
-	c.transmit(via, b)
+	c.transmit(via, b, op == fsyscall.OpInterrupt)
 }
 
 // attach and forget tell the client of numbers for nodes. Like post they do
@@ -234,14 +245,39 @@ func (c *caller) forget(id fsyscall.NodeID, via path) {
 // transmit hands a message to the sender of its stream. What waits there is
 // bounded by the bounds of what may be posted, and by the number of requests
 // that the kernel and the run-ahead have under way.
-func (c *caller) transmit(via path, b []byte) {
-	i := 0
-	if via == ordered {
-		i = 1
-	}
+//
+// A change that nobody waits for may wait a moment for others: each message
+// that goes alone wakes four processes on its way to the client's disk.
+func (c *caller) transmit(via path, b []byte, waited bool) {
 	c.mu.Lock()
-	c.queue[i] = append(c.queue[i], b)
-	c.cond.Broadcast()
+	defer c.mu.Unlock()
+	if via == urgent {
+		c.queue[0] = append(c.queue[0], b)
+		c.wake[0].Signal()
+		return
+	}
+	first := len(c.queue[1]) == 0
+	c.queue[1] = append(c.queue[1], b)
+	c.queued += len(b)
+	switch {
+	case waited || c.queued >= batchBytes:
+		c.hurry = true
+		c.wake[1].Signal()
+	case first:
+		c.timer.Reset(batchDelay)
+	}
+}
+
+const (
+	batchBytes = 64 << 10
+	batchDelay = time.Millisecond
+)
+
+// flush lets the ordered sender go on: what waits has waited long enough.
+func (c *caller) flush() {
+	c.mu.Lock()
+	c.hurry = true
+	c.wake[1].Signal()
 	c.mu.Unlock()
 }
 
@@ -256,7 +292,7 @@ func (c *caller) begin(via path, op fsyscall.Op, m fsyscall.Message, p *pendingC
 		var b []byte
 		b, err = fsyscall.AppendMessage(nil, fsyscall.Header{Kind: fsyscall.KindCall, Op: op, Tag: tag}, m)
 		if err == nil {
-			c.transmit(via, b)
+			c.transmit(via, b, p.cost == 0 && !p.lazy)
 			return tag
 		}
 	}
@@ -355,11 +391,14 @@ func (c *caller) send(i int, st *relay.Stream) {
 	defer c.wg.Done()
 	for {
 		c.mu.Lock()
-		for len(c.queue[i]) == 0 && c.err == nil {
-			c.cond.Wait()
+		for c.err == nil && (len(c.queue[i]) == 0 || i == 1 && !c.hurry) {
+			c.wake[i].Wait()
 		}
 		q := c.queue[i]
 		c.queue[i] = nil
+		if i == 1 {
+			c.queued, c.hurry = 0, false
+		}
 		err := c.err
 		c.mu.Unlock()
 		if err != nil {
@@ -372,6 +411,13 @@ func (c *caller) send(i int, st *relay.Stream) {
 			}
 		}
 	}
+}
+
+// unanswered tells whether any posted change is.
+func (c *caller) unanswered() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.posted > 0
 }
 
 // barrier waits until the client has carried out everything posted so far.

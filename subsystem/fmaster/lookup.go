@@ -127,6 +127,7 @@ func (s *Server) peek(dir *node, name string) (n *node, known bool) {
 	if n := d.children[name]; n != nil {
 		if n.synthetic || n.pending > 0 || n.nameFresh(now) && !s.cfg.Hello.NoCache {
 			s.stats.hits.Add(1)
+			s.used(d)
 			return n, true
 		}
 		return nil, false
@@ -315,6 +316,12 @@ func (s *Server) refresh(n *node, f *file) syscall.Errno {
 	if n.fresh(now) && (!s.cfg.Hello.NoCache || n.synthetic) || n.pending > 0 && n.known && !s.cfg.Hello.Sync {
 		s.stats.hits.Add(1)
 		return 0
+	}
+	if d := n.dir; d != nil && d.listing != nil && !n.known {
+		s.awaitListing(d) // it brings the directory's own attributes
+		if n.fresh(time.Now()) {
+			return 0
+		}
 	}
 	if n.stdio != nil && f == nil && len(n.open) > 0 {
 		f = n.open[0]

@@ -75,8 +75,9 @@ type node struct {
 	dropped    bool
 	// fetching is closed when the content asked for ahead has come; guessed is
 	// what it takes of the prefetcher's budget until it is used.
-	fetching chan struct{}
-	guessed  int
+	fetching   chan struct{}
+	guessed    int
+	guessEpoch uint32
 
 	// mounts is the part of the tree of mount points at and below this
 	// directory; nil for nearly all.

@@ -307,7 +307,7 @@ func (s *Server) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 		// Not counted as a change: nothing follows from it.
 		s.calls.unreserve(0)
 		s.calls.begin(urgent, fsyscall.OpRelease, &fsyscall.Release{File: f.id},
-			&pendingCall{reply: &fsyscall.Empty{}, done: func(fsyscall.Header, error) {}})
+			&pendingCall{lazy: true, reply: &fsyscall.Empty{}, done: func(fsyscall.Header, error) {}})
 		s.drop(n)
 		return
 	}
@@ -682,7 +682,7 @@ func (s *Server) sendTimes(f *file) {
 	n.dirtyTimes = false
 	begin(n)
 	s.calls.begin(ordered, fsyscall.OpSetAttr, &fsyscall.SetAttr{ID: n.wire, File: f.id, Mask: fsyscall.SetMtime, Mtime: n.attr.Mtime},
-		&pendingCall{reply: &fsyscall.AttrReply{}, done: func(h fsyscall.Header, _ error) {
+		&pendingCall{lazy: true, reply: &fsyscall.AttrReply{}, done: func(h fsyscall.Header, _ error) {
 			s.mu.Lock()
 			s.settle(n, 0) // a file that is not the user's own keeps the client's time
 			s.mu.Unlock()

@@ -12,14 +12,15 @@ import (
 // them directory by directory. When the second file in a row is wanted from the
 // same neighbourhood, the others there are fetched before they are asked for.
 //
-// What has been fetched and not used is bounded by a budget that starts at
-// firstBudget, doubles whenever a guess was right, and is halved by a file
-// that was wanted but not guessed: an unlucky guess costs at most that much of
-// the link, and no waiting.
+// What a guess has fetched and nobody used is bounded by a budget that starts
+// at firstBudget, doubles whenever a file of it is used, and is halved by a
+// file that was wanted but not guessed: an unlucky guess costs at most that
+// much of the link, and no waiting.
 const (
 	firstBudget = 256 << 10
 	maxBudget   = 8 << 20
 	maxGuesses  = 4096 // files in the queue
+	guessLevels = 3    // directories above the file whose further entries are guessed
 )
 
 // prefetcher is guarded by Server.mu.
@@ -27,8 +28,9 @@ type prefetcher struct {
 	queue  []*node // files likely to be wanted next, in order
 	budget int
 	unused int
-	dir    *node // where the last file was wanted that had not been fetched
-	misses int   // how many in a row near there
+	epoch  uint32 // raised when a guess is given up, which writes off what it left unused
+	dir    *node  // where the last file was wanted that had not been fetched
+	misses int    // how many in a row near there
 }
 
 // wantedContent is called when a program opens a small file to read it; hit
@@ -48,7 +50,8 @@ func (s *Server) wantedContent(n *node, hit bool) {
 	if dir == nil || s.cfg.Hello.NoCache {
 		return
 	}
-	near := p.dir != nil && (p.dir == dir || p.dir.parent == dir.parent && dir.parent != nil || p.dir == dir.parent || p.dir.parent == dir)
+	near := p.dir != nil && (p.dir == dir || p.dir.parent == dir.parent && dir.parent != nil || p.dir == dir.parent || p.dir.parent == dir ||
+		p.dir.parent != nil && dir.parent != nil && p.dir.parent.parent == dir.parent.parent && dir.parent.parent != nil)
 	p.dir = dir
 	if !near {
 		p.misses, p.queue, p.budget = 1, nil, firstBudget
@@ -58,9 +61,10 @@ func (s *Server) wantedContent(n *node, hit bool) {
 	p.budget = max(p.budget/2, firstBudget)
 	if p.misses >= 2 {
 		p.queue = p.queue[:0]
-		s.guess(dir, n.name)
-		if dir.parent != nil && dir.parent != s.root {
-			s.guess(dir.parent, dir.name)
+		p.epoch++
+		p.unused = 0
+		for at, up := n, 0; up < guessLevels && at.parent != nil && at.parent != s.root; at, up = at.parent, up+1 {
+			s.guess(at.parent, at.name)
 		}
 		s.pumpGuesses()
 	}
@@ -68,7 +72,9 @@ func (s *Server) wantedContent(n *node, hit bool) {
 
 // unguess gives the room that an unused guess took of the budget back.
 func (s *Server) unguess(n *node) {
-	s.prefetch.unused -= n.guessed
+	if n.guessEpoch == s.prefetch.epoch {
+		s.prefetch.unused -= n.guessed
+	}
 	n.guessed = 0
 }
 
@@ -118,7 +124,7 @@ func (s *Server) fetch(n *node) {
 	}
 	size := int(n.attr.Size)
 	ready := make(chan struct{})
-	n.fetching, n.guessed = ready, size
+	n.fetching, n.guessed, n.guessEpoch = ready, size, s.prefetch.epoch
 	s.prefetch.unused += size
 	s.stats.fetched.Add(1)
 	gen := n.gen

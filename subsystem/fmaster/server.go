@@ -213,7 +213,10 @@ func (s *Server) StdioPath(cmd uint32, slot int) string {
 // most fsyscall.MaxLost of the number returned beside them. Each is returned
 // once.
 func (s *Server) Sync(ctx context.Context) ([]fsyscall.LostWrite, int, error) {
-	err := s.calls.barrier(ctx)
+	var err error
+	if s.calls.unanswered() {
+		err = s.calls.barrier(ctx)
+	}
 	s.mu.Lock()
 	lost, n := s.lost, s.lostN
 	s.lost, s.lostN = nil, 0

@@ -178,7 +178,11 @@ func (s *Server) setAttrOf(n *node, in *fuse.SetAttrIn) syscall.Errno {
 	}
 	if s.setCertain(n, req) {
 		reserved = false
+		could := n.attr.Access
 		s.applySet(n, req)
+		if n.isDir() && n.attr.Access != could {
+			s.forgetNames(n)
+		}
 		begin(n)
 		s.calls.post(0, fsyscall.OpSetAttr, req, &fsyscall.AttrReply{}, func(h fsyscall.Header) {
 			s.mu.Lock()
@@ -273,7 +277,7 @@ func (s *Server) setRequest(n *node, in *fuse.SetAttrIn) *fsyscall.SetAttr {
 
 // setCertain tells whether the client will agree to a change of attributes.
 func (s *Server) setCertain(n *node, req *fsyscall.SetAttr) bool {
-	if n.isDir() || n.stdio != nil {
+	if n.stdio != nil || n.isDir() && (n.mounts != nil || n.dir == nil || !n.dir.leased) {
 		return false
 	}
 	if req.Mask == fsyscall.SetSize && req.File != 0 {
