@@ -38,11 +38,11 @@ func (s *Server) lockFile(in *fuse.LkIn) (*file, path, syscall.Errno) {
 	if f == nil {
 		return nil, ordered, syscall.EBADF
 	}
-	errno := s.ensureRemote(f)
-	if errno == 0 {
-		s.orderedFile(f)
+	if errno := s.ensureRemote(f); errno != 0 {
+		return nil, ordered, errno
 	}
-	return f, f.node.via(), errno
+	s.orderedFile(f)
+	return f, s.fileVia(f), 0
 }
 
 // GetLk implements fuse.RawFileSystem.
