@@ -30,6 +30,7 @@ type authenticator struct {
 	methods   []string       // what the server takes
 	tried     []string
 	exhausted error // why there is nothing more to try
+	unusable  error // why a key that the server accepts could not sign
 }
 
 func newAuthenticator(ctx context.Context, cfg *Config, u *ui, host *hostVerifier) *authenticator {
@@ -258,9 +259,9 @@ func (a *authenticator) denied() error {
 	e := &AuthError{User: a.cfg.User, Host: a.cfg.HostName, Methods: a.methods, Tried: slices.Compact(a.tried), Err: a.exhausted}
 	takesKeys := slices.Contains(a.methods, "publickey")
 	switch {
-	case a.offered != nil && a.offered.failed != nil:
-		e.Err = a.offered.failed
-		e.Hint = fmt.Sprintf("the server accepts %s, but it cannot be used (%s)", a.offered.id.name, reason(a.offered.failed))
+	case a.unusable != nil:
+		e.Err = a.unusable
+		e.Hint = a.unusable.Error()
 	case errors.Is(a.exhausted, ErrCannotAsk):
 		e.Hint = "there is no terminal to ask for a password: use a key, an agent or SSH_ASKPASS"
 	case takesKeys && a.offered == nil:

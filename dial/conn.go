@@ -94,7 +94,7 @@ func handshake(ctx context.Context, cfg *Config, u *ui, l *link) (*Conn, error) 
 	timedOut := guard.stop()
 	if err != nil {
 		l.close()
-		return nil, handshakeError(ctx, cfg, host, auth, timedOut, err)
+		return nil, handshakeError(ctx, cfg, host, auth, timedOut, l.wire.greeting(), err)
 	}
 	u.verbose(0, "Authenticated to %s using %q.", cfg.HostName, auth.lastMethod())
 	c := newConn(cfg, u, client, l)
@@ -248,7 +248,7 @@ func (c *Conn) askAlive(asking chan struct{}) {
 }
 
 // handshakeError makes one line of why a handshake failed.
-func handshakeError(ctx context.Context, cfg *Config, host *hostVerifier, auth *authenticator, timedOut bool, err error) error {
+func handshakeError(ctx context.Context, cfg *Config, host *hostVerifier, auth *authenticator, timedOut bool, greeting string, err error) error {
 	var authErr *AuthError
 	var nego *ssh.AlgorithmNegotiationError
 	where := joinHostPort(cfg.HostName, cfg.Port)
@@ -257,6 +257,8 @@ func handshakeError(ctx context.Context, cfg *Config, host *hostVerifier, auth *
 		return host.failure
 	case ctx.Err() != nil:
 		return fmt.Errorf("connect to %s: %w", where, context.Cause(ctx))
+	case greeting != "" && !strings.HasPrefix(greeting, "SSH-2.0-") && !strings.HasPrefix(greeting, "SSH-1.99-"):
+		return fmt.Errorf("connect to %s: it says %q: check that an SSH server runs on this port", where, printable(greeting))
 	case timedOut:
 		return &ConnectError{Host: cfg.HostName, Port: cfg.Port, Err: os.ErrDeadlineExceeded}
 	case errors.As(err, &authErr):

@@ -166,8 +166,6 @@ type offer struct {
 	id   *identity
 	auth *authenticator
 	algs []string
-	// failed is set when signing could not be done: the next key is tried.
-	failed error
 }
 
 func (o *offer) PublicKey() ssh.PublicKey { return o.id.pub }
@@ -177,21 +175,24 @@ func (o *offer) Sign(rand io.Reader, data []byte) (*ssh.Signature, error) {
 	return o.SignWithAlgorithm(rand, data, o.algs[0])
 }
 
-func (o *offer) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
+// SignWithAlgorithm signs, or notes why it cannot: the next key is then tried.
+func (o *offer) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string) (sig *ssh.Signature, err error) {
+	defer func() {
+		if err != nil && o.auth.unusable == nil {
+			o.auth.unusable = fmt.Errorf("the server accepts the key %s, but it cannot be used: %w", o.id.name, err)
+		}
+	}()
 	signer := o.id.signer
 	if signer == nil {
-		if signer, o.failed = o.auth.loadSigner(o.id); o.failed != nil {
-			return nil, o.failed
+		if signer, err = o.auth.loadSigner(o.id); err != nil {
+			return nil, err
 		}
 	}
 	as, ok := signer.(ssh.AlgorithmSigner)
 	if !ok {
-		o.failed = fmt.Errorf("%s cannot sign with %s", o.id.name, algorithm)
-		return nil, o.failed
+		return nil, fmt.Errorf("it cannot sign with %s", algorithm)
 	}
-	sig, err := as.SignWithAlgorithm(rand, data, algorithm)
-	if err != nil {
-		o.failed = fmt.Errorf("signing with %s: %w", o.id.name, err)
+	if sig, err = as.SignWithAlgorithm(rand, data, algorithm); err != nil {
 		o.auth.ui.warn("sign_and_send_pubkey: signing failed for %s %q: %v", keys.TypeName(o.id.pub), o.id.name, err)
 	}
 	return sig, err

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // sshd is a real sshd for one test: each connection to its listener gets one,
@@ -104,7 +106,7 @@ func startSSHD(t testing.TB, config ...string) *sshd {
 	keygen(t, s.path("id"), "-t", "ed25519")
 	write(t, s.path("authorized_keys"), read(t, s.path("id.pub")))
 	conf := []string{
-		"StrictModes no", "UsePAM no", "PidFile none", "LogLevel DEBUG1", "AuthorizedKeysFile " + s.path("authorized_keys"),
+		"StrictModes no", "UsePAM no", "PidFile none", "LogLevel VERBOSE", "AuthorizedKeysFile " + s.path("authorized_keys"),
 		"Subsystem nexec /bin/cat", "Subsystem fail /bin/false", "PermitRootLogin yes",
 	}
 	if !strings.Contains(strings.Join(config, "\n"), "HostKey ") {
@@ -179,7 +181,8 @@ func (s *sshd) stop() {
 	s.cut()
 	s.running.Wait()
 	if s.t.Failed() {
-		s.t.Logf("sshd:\n%s", s.logged())
+		lines := strings.Split(s.logged(), "\n")
+		s.t.Logf("sshd:\n%s", strings.Join(lines[max(0, len(lines)-12):], "\n"))
 	}
 }
 
@@ -290,4 +293,25 @@ func mustEcho(t testing.TB, c *Conn) {
 		t.Errorf("status %+v, %v", st, ok)
 	}
 	ch.Close()
+}
+
+// waitFor waits for what another goroutine or process is about to do.
+func waitFor(t testing.TB, cond func() bool) {
+	t.Helper()
+	for range 500 {
+		if cond() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("did not happen within 5 s")
+}
+
+func parseKey(t testing.TB, line string) ssh.PublicKey {
+	t.Helper()
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }

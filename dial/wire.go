@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,10 @@ type wire struct {
 	err     error
 	done    chan struct{} // the writer has ended
 
+	headMu  sync.Mutex
+	head    []byte // what came first, for an error message
+	greeted atomic.Bool
+
 	watch    atomic.Pointer[chan struct{}] // see watchWrite
 	received atomic.Int64                  // when bytes came last, in Unix nanoseconds
 }
@@ -59,10 +64,31 @@ func newWire(stream io.ReadWriteCloser, local, remote net.Addr) *wire {
 
 func (w *wire) Read(p []byte) (int, error) {
 	n, err := w.reader.Read(p)
+	if n > 0 && !w.greeted.Load() {
+		w.noteGreeting(p[:n])
+	}
 	if n > 0 && w.reader.Buffered() == 0 {
 		w.received.Store(time.Now().UnixNano())
 	}
 	return n, err
+}
+
+// maxGreeting is a version line's longest. See RFC 4253, section 4.2.
+const maxGreeting = 255
+
+func (w *wire) noteGreeting(p []byte) {
+	w.headMu.Lock()
+	defer w.headMu.Unlock()
+	w.head = append(w.head, p[:min(len(p), maxGreeting-len(w.head))]...)
+	w.greeted.Store(len(w.head) == maxGreeting)
+}
+
+// greeting is the first line that came.
+func (w *wire) greeting() string {
+	w.headMu.Lock()
+	defer w.headMu.Unlock()
+	line, _, _ := strings.Cut(string(w.head), "\n")
+	return strings.TrimRight(line, "\r")
 }
 
 // Write takes p to be written soon, and waits when too much waits already.
