@@ -173,8 +173,8 @@ except OSError: print("busy")'`
 		if got := c.ask(ask); got != "had" {
 			t.Errorf("%s after the client let go: %q", how, got)
 		}
-		c.ask(strings.Replace(strings.ReplaceAll(`(python3 -c 'import fcntl,time; f=open("f","r+b"); fcntl.HOW(f,fcntl.LOCK_EX); open("locked","w").close(); time.sleep(1.5)' >/dev/null 2>&1 &)`, "HOW", how), "locked", "locked."+how, 1))
-		waitFor(t, "the session's lock", func() bool { _, err := os.Stat(filepath.Join(s.Work, "locked."+how)); return err == nil })
+		c.ask(strings.Replace(strings.ReplaceAll(`(python3 -c 'import fcntl,time; f=open("f","r+b"); fcntl.HOW(f,fcntl.LOCK_EX); open("locked","w").close(); time.sleep(1.5)' >background 2>&1 &)`, "HOW", how), "locked", "locked."+how, 1))
+		c.eventually("ls locked."+how+" 2>/dev/null || cat background", "locked."+how, 5*time.Second)
 		if got := strings.TrimSpace(s.local(t, strings.Replace(ask, "python3", "/usr/bin/python3", 1))); got != "busy" {
 			t.Errorf("%s while the session holds it: %q", how, got)
 		}
