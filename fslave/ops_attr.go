@@ -27,7 +27,7 @@ func (c *call) getAttr() (fsyscall.Message, error) {
 			return nil, err
 		}
 		defer o.put()
-		c.s.fillAttr(&reply.Attr, &f.st, f.mode)
+		f.fillAttr(&reply.Attr)
 		return reply, nil
 	}
 	f, err := c.look(m.ID, false)
@@ -35,7 +35,7 @@ func (c *call) getAttr() (fsyscall.Message, error) {
 		return nil, err
 	}
 	defer f.done()
-	c.s.fillAttr(&reply.Attr, &f.st, f.mode)
+	f.fillAttr(&reply.Attr)
 	return reply, nil
 }
 
@@ -118,7 +118,7 @@ func (c *call) setAttr() (fsyscall.Message, error) {
 		return nil, err
 	}
 	reply := &fsyscall.AttrReply{}
-	c.s.fillAttr(&reply.Attr, &f.st, f.mode)
+	f.fillAttr(&reply.Attr)
 	c.leased = f.d != nil && c.s.watch.covered(f.d)
 	return reply, nil
 }

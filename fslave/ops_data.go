@@ -64,7 +64,7 @@ func (c *call) written(f *file, count uint64) (fsyscall.Message, error) {
 		return nil, err
 	}
 	reply := &fsyscall.WriteReply{Count: count}
-	c.s.fillAttr(&reply.Attr, &st, f.mode)
+	c.s.fillAttr(&reply.Attr, &st, f.mode, f.fd, "")
 	c.leased = c.s.fileCovered(f)
 	return reply, nil
 }

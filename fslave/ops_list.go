@@ -51,7 +51,7 @@ func (c *call) list() (fsyscall.Message, error) {
 		return nil, err
 	}
 	l := &lister{c: c, d: d, fd: fd, max: m.Max}
-	c.s.fillAttr(&l.reply.Self, &st, d.mode())
+	c.s.fillAttr(&l.reply.Self, &st, d.mode(), d.fd, "")
 	if err := l.all(); err != nil {
 		c.leased = false
 		return nil, err
@@ -125,7 +125,7 @@ func (l *lister) entry(name string) error {
 		l.flush()
 		return unix.EFBIG
 	}
-	l.c.s.fillAttr(&e.Attr, &st, mode)
+	l.c.s.fillAttr(&e.Attr, &st, mode, l.d.fd, name)
 	l.reply.Entries = append(l.reply.Entries, e)
 	l.count++
 	l.size += entrySize + len(name) + len(e.Target)

@@ -47,7 +47,7 @@ func (c *call) lookUp(m *fsyscall.Lookup, a *fsyscall.Attr) (*node, error) {
 		c.leased = c.leased && err == unix.ENOENT
 		return nil, err
 	}
-	c.s.fillAttr(a, &st, mode)
+	c.s.fillAttr(a, &st, mode, t.d.fd, t.name)
 	if c.node != nil {
 		return c.node, c.s.nodes.found(c.node, a.Dev, a.Ino)
 	}
@@ -57,7 +57,7 @@ func (c *call) lookUp(m *fsyscall.Lookup, a *fsyscall.Attr) (*node, error) {
 // made answers a call that has made an inode at t: id names it.
 func (c *call) made(t target, id fsyscall.NodeID, st *unix.Statx_t) (fsyscall.Message, *node, error) {
 	reply := &fsyscall.AttrReply{}
-	c.s.fillAttr(&reply.Attr, st, ModeReadWrite)
+	c.s.fillAttr(&reply.Attr, st, ModeReadWrite, t.d.fd, t.name)
 	n, err := c.s.nodes.bind(t.d.n, t.name, id, reply.Attr.Dev, reply.Attr.Ino)
 	if err != nil {
 		return nil, nil, err
@@ -207,7 +207,7 @@ func (c *call) link() (fsyscall.Message, error) {
 	if err := statFD(f.fd, &f.st); err != nil {
 		return nil, err
 	}
-	c.s.fillAttr(&reply.Attr, &f.st, f.mode)
+	f.fillAttr(&reply.Attr)
 	c.leased = c.s.watch.covered(t.d)
 	return reply, nil
 }

@@ -95,7 +95,7 @@ func (c *call) firstBytes(fd int, m *fsyscall.Open, f *found, a *fsyscall.Attr) 
 			return err
 		}
 	}
-	c.s.fillAttr(a, &f.st, f.mode)
+	f.fillAttr(a)
 	return nil
 }
 
@@ -139,7 +139,7 @@ func (c *call) fetch() (fsyscall.Message, error) {
 	if err := statFD(fd, &f.st); err != nil {
 		return nil, err
 	}
-	c.s.fillAttr(&reply.Attr, &f.st, f.mode)
+	f.fillAttr(&reply.Attr)
 	return reply, nil
 }
 
@@ -214,7 +214,7 @@ func (c *call) tmpFile() (fsyscall.Message, error) {
 	}
 	reply, n, err := c.opened(f, fd, m.Flags, func(st *unix.Statx_t) (fsyscall.Message, *node, error) {
 		r := &fsyscall.AttrReply{}
-		c.s.fillAttr(&r.Attr, st, ModeReadWrite)
+		c.s.fillAttr(&r.Attr, st, ModeReadWrite, fd, "")
 		n, err := c.s.nodes.bindNameless(m.ID, r.Attr.Dev, r.Attr.Ino, nil)
 		return r, n, err
 	})

@@ -82,10 +82,10 @@ func ParseRule(s, home, cwd string) (Rule, error) {
 		return Rule{}, fmt.Errorf("%w %q: NUL in the path", ErrRule, s)
 	case path == "~" || strings.HasPrefix(path, "~/"):
 		path = home + path[1:]
-	case path[0] != '/':
+	case path[0] != '/' && filepath.IsAbs(cwd):
 		path = cwd + "/" + path
 	}
-	if path[0] != '/' {
+	if !filepath.IsAbs(path) {
 		return Rule{}, fmt.Errorf("%w %q: no absolute path to take it from", ErrRule, s)
 	}
 	return Rule{Path: filepath.Clean(path), Mode: mode, Reason: "given with --export", User: true}, nil

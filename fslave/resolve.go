@@ -62,9 +62,10 @@ func (t target) stat(st *unix.Statx_t) (Mode, error) {
 type found struct {
 	s    *Server
 	n    *node
-	d    *dir // of its name; nil where it has none
-	fd   int  // O_PATH or open; -1 where it was only looked at
-	own  bool // fd is ours to close
+	d    *dir   // of its name; nil where it has none
+	name string // in d
+	fd   int    // O_PATH or open; -1 where it was only looked at
+	own  bool   // fd is ours to close
 	st   unix.Statx_t
 	mode Mode
 }
@@ -76,6 +77,15 @@ func (f *found) done() {
 	if f.d != nil {
 		f.s.dirs.put(f.d)
 	}
+}
+
+// fillAttr is Server.fillAttr for what was found.
+func (f *found) fillAttr(a *fsyscall.Attr) {
+	dir, name := f.fd, ""
+	if dir < 0 {
+		dir, name = f.d.fd, f.name
+	}
+	f.s.fillAttr(a, &f.st, f.mode, dir, name)
 }
 
 func (f *found) kind() uint16 { return f.st.Mode & unix.S_IFMT }
@@ -118,6 +128,7 @@ func (s *Server) look(n *node, open bool) (*found, error) {
 }
 
 func (f *found) lookAt(t target, open bool) error {
+	f.name = t.name
 	if t.mode() == ModeHide {
 		return unix.ENOENT
 	}

@@ -69,7 +69,7 @@ func (c *call) stdioNode() (fsyscall.Message, error) {
 		return nil, err
 	}
 	reply := &fsyscall.AttrReply{}
-	c.s.fillAttr(&reply.Attr, st, std.mode())
+	c.s.fillAttr(&reply.Attr, st, std.mode(), std.fd, "")
 	if _, err := c.s.nodes.bindNameless(m.ID, reply.Attr.Dev, reply.Attr.Ino, std); err != nil {
 		std.close()
 		return nil, err

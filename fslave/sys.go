@@ -3,6 +3,7 @@ package fslave
 import (
 	"errors"
 	"strconv"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -46,8 +47,9 @@ func errnoOf(err error) fsyscall.Errno {
 
 // kernel opens things the ways that resolution needs.
 type kernel struct {
-	procFD  int  // /proc/self/fd
-	openat2 bool // the kernel has openat2
+	procFD    int  // /proc/self/fd
+	openat2   bool // the kernel has openat2
+	listxattr bool // the kernel has listxattrat
 }
 
 func newKernel() (kernel, error) {
@@ -60,7 +62,9 @@ func newKernel() (kernel, error) {
 		unix.Close(fd)
 		return kernel{}, unix.ENOSYS
 	}
-	k := kernel{procFD: fd, openat2: true}
+	k := kernel{procFD: fd, openat2: true, listxattr: true}
+	_, errno := listXattrAt(fd, ".")
+	k.listxattr = errno != unix.ENOSYS && errno != unix.EPERM
 	probe, err := unix.Openat2(fd, ".", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH})
 	if err != nil {
 		// ENOSYS from a kernel before 5.6, EPERM from a container's filter.
@@ -148,7 +152,9 @@ func (id identity) access(st *unix.Statx_t) uint8 {
 }
 
 // fillAttr turns what the kernel says into what the wire says.
-func (s *Server) fillAttr(a *fsyscall.Attr, st *unix.Statx_t, mode Mode) {
+// dir and name say where st is from, name being empty where dir is the inode
+// itself.
+func (s *Server) fillAttr(a *fsyscall.Attr, st *unix.Statx_t, mode Mode, dir int, name string) {
 	*a = fsyscall.Attr{
 		Ino: st.Ino, Dev: statDev(st), Mode: uint32(st.Mode), Nlink: st.Nlink,
 		UID: st.Uid, GID: st.Gid, Rdev: unix.Mkdev(st.Rdev_major, st.Rdev_minor),
@@ -165,4 +171,35 @@ func (s *Server) fillAttr(a *fsyscall.Attr, st *unix.Statx_t, mode Mode) {
 	if !isDir(st) && st.Nlink > 1 {
 		a.Flags |= fsyscall.AttrUnwatched
 	}
+	if s.kernel.noXattr(dir, name) {
+		a.Flags |= fsyscall.AttrNoXattr
+	}
+}
+
+// noXattr tells whether the inode at name in dir, or dir itself, has no
+// extended attributes for sure.
+func (k kernel) noXattr(dir int, name string) bool {
+	if !k.listxattr {
+		return false
+	}
+	n, errno := listXattrAt(dir, name)
+	return errno == 0 && n == 0
+}
+
+// sysListxattrat is the system call's number on amd64 and arm64, since Linux
+// 6.13.
+const sysListxattrat = 465
+
+// listXattrAt returns the size of the list of attribute names.
+func listXattrAt(dir int, name string) (int, unix.Errno) {
+	p, err := unix.BytePtrFromString(name)
+	if err != nil {
+		return 0, unix.EINVAL
+	}
+	flags := unix.AT_SYMLINK_NOFOLLOW
+	if name == "" {
+		flags = unix.AT_EMPTY_PATH
+	}
+	n, _, errno := unix.Syscall6(sysListxattrat, uintptr(dir), uintptr(unsafe.Pointer(p)), uintptr(flags), 0, 0, 0)
+	return int(n), errno
 }
