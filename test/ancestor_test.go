@@ -32,9 +32,6 @@ func ancestorChecks() map[string]check {
 // it once, with the check of that name or the word later.
 func TestAncestorTable(t *testing.T) {
 	text, err := os.ReadFile("../doc/ancestor.md")
-	if os.IsNotExist(err) {
-		text, err = os.ReadFile("ancestor.md") // where only this folder was copied
-	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -363,39 +363,47 @@ func TestOpenSSH(t *testing.T) {
 	})
 }
 
-// TestNoFUSE runs a session where /dev/fuse cannot be opened, and one where
-// user namespaces are forbidden: one line and 255 each.
+// TestAsRootNoFUSE runs a session where there is no /dev/fuse: one line and 255.
 func TestAsRootNoFUSE(t *testing.T) {
-	for name, script := range map[string]string{
-		"no /dev/fuse":           "mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3; mknod -m 666 /dev/zero c 1 5; mknod -m 666 /dev/urandom c 1 9; mknod -m 666 /dev/random c 1 8; ln -s /proc/self/fd /dev/fd",
-		"no room for namespaces": "",
-	} {
-		t.Run(name, func(t *testing.T) {
-			s, err := harness.NewSite()
-			if err != nil {
-				t.Fatal(err)
-			}
-			mounts := harness.Mounts()
-			t.Cleanup(func() { checkClean(t, s, mounts) })
-			user := "root"
-			if script == "" {
-				// In a user namespace of our own, because the limit is one of the
-				// namespace in which the server runs.
-				user = "root"
-				script = "exec unshare --user --map-root-user --mount sh -ec 'echo 0 >/proc/sys/user/max_user_namespaces; echo 0 >/proc/sys/user/max_mnt_namespaces; exec \"$@\"' sh \"$@\""
-			}
-			if _, err := s.StartNexecd(harness.ServerOptions{Alias: "box", Script: script}); err != nil {
-				t.Fatal(err)
-			}
-			r := (&site{s, nil}).run(t, "", "-l", user, "box", "true")
-			if r.code != 255 || strings.Count(r.err, "\n") != 1 || !strings.HasPrefix(r.err, "nexec: ") {
-				t.Error(r)
-			}
-		})
+	refused(t, harness.ServerOptions{Script: `mount -t tmpfs none /dev
+for d in null:3 zero:5 random:8 urandom:9; do mknod -m 666 /dev/${d%:*} c 1 ${d#*:}; done; ln -s /proc/self/fd /dev/fd`}, "fuse")
+}
+
+// TestAsRootNoNamespaces runs a session where further namespaces are
+// forbidden. The limit is a user namespace's own, so the server gets one.
+func TestAsRootNoNamespaces(t *testing.T) {
+	everybody := []syscall.SysProcIDMap{{Size: 1 << 30}}
+	refused(t, harness.ServerOptions{
+		Script: "echo 0 >/proc/sys/user/max_user_namespaces; echo 0 >/proc/sys/user/max_mnt_namespaces; echo 0 >/proc/sys/user/max_pid_namespaces",
+		Attr: &syscall.SysProcAttr{
+			Cloneflags: syscall.CLONE_NEWUSER, UidMappings: everybody, GidMappings: everybody, GidMappingsEnableSetgroups: true,
+		},
+	}, "namespace")
+}
+
+// refused wants sessions on a server, of root and of another user, to be
+// refused with one line that has a word in it.
+func refused(t *testing.T, o harness.ServerOptions, word string) {
+	t.Helper()
+	s, err := harness.NewSite()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounts := harness.Mounts()
+	t.Cleanup(func() { checkClean(t, s, mounts) })
+	o.Alias = "box"
+	if _, err := s.StartNexecd(o); err != nil {
+		t.Fatal(err)
+	}
+	for _, user := range []string{"root", "ann"} {
+		r := (&site{s, nil}).run(t, "", "-l", user, "box", "true")
+		if r.code != 255 || strings.Count(r.err, "\n") != 1 || !strings.HasPrefix(r.err, "nexec: ") || !strings.Contains(r.err, word) {
+			t.Errorf("%s: %s; want 255 and one line with %q", user, r, word)
+		}
 	}
 }
 
-// TestDiskFull writes to a file system of the client that has no room.
+// TestAsRootDiskFull writes to a file system of the client that has no room.
 func TestAsRootDiskFull(t *testing.T) {
 	s := newSite(t)
 	full := filepath.Join(s.Work, "full")

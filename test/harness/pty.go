@@ -6,9 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 )
 
 // Terminal is a pseudo-terminal with a command on it.
@@ -18,7 +20,9 @@ type Terminal struct {
 	file *os.File
 	out  Buffer
 	seen int // bytes of out that Expect has gone past
+	stop chan struct{}
 	done chan struct{}
+	once sync.Once
 }
 
 // NewTerminal starts the command as the leader of a session on a new terminal.
@@ -28,19 +32,36 @@ func NewTerminal(c *exec.Cmd, rows, cols uint16) (*Terminal, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Terminal{Cmd: c, file: f, done: make(chan struct{})}
-	go func() {
-		defer close(t.done)
-		buf := make([]byte, 32<<10)
-		for {
-			n, err := f.Read(buf)
-			t.out.Write(buf[:n])
-			if err != nil {
-				return
-			}
-		}
-	}()
+	t := &Terminal{Cmd: c, file: f, stop: make(chan struct{}), done: make(chan struct{})}
+	go t.read()
 	return t, nil
+}
+
+// read collects the output until the terminal ends or stop is closed. It never
+// blocks in read(2), which would keep the terminal open beyond HangUp.
+func (t *Terminal) read() {
+	defer close(t.done)
+	buf := make([]byte, 32<<10)
+	fds := []unix.PollFd{{Fd: int32(t.file.Fd()), Events: unix.POLLIN}}
+	for {
+		select {
+		case <-t.stop:
+			return
+		default:
+		}
+		n, err := unix.Poll(fds, 20)
+		if err == unix.EINTR || (err == nil && n == 0) {
+			continue
+		}
+		if err != nil {
+			return
+		}
+		n, err = t.file.Read(buf)
+		t.out.Write(buf[:n])
+		if err != nil {
+			return
+		}
+	}
 }
 
 // Send types s.
@@ -72,7 +93,14 @@ func (t *Terminal) Resize(rows, cols uint16) error {
 func (t *Terminal) Output() string { return t.out.String() }
 
 // HangUp closes the terminal, as closing its window does.
-func (t *Terminal) HangUp() error { return t.file.Close() }
+func (t *Terminal) HangUp() (err error) {
+	t.once.Do(func() {
+		close(t.stop)
+		<-t.done
+		err = t.file.Close()
+	})
+	return err
+}
 
 // Wait waits for the command, kills it after limit, and closes the terminal.
 func (t *Terminal) Wait(limit time.Duration) error {
@@ -85,7 +113,5 @@ func (t *Terminal) Wait(limit time.Duration) error {
 	case <-t.done:
 	case <-time.After(time.Second):
 	}
-	t.file.Close()
-	<-t.done
-	return err
+	return errors.Join(err, t.HangUp())
 }

@@ -53,6 +53,9 @@ type ServerOptions struct {
 	// Script, if not empty, makes the server run in a mount namespace of its
 	// own, which the script (sh) prepares. This needs root.
 	Script string
+	// Attr, if not nil, is how the process (of the script, if there is one)
+	// is made: in which new namespaces.
+	Attr *syscall.SysProcAttr
 }
 
 // StartNexecd starts an nexecd with the site's host key and authorized keys.
@@ -132,6 +135,7 @@ func (s *Site) startServer(o ServerOptions, port int, argv ...string) (*Process,
 	p.cmd.Dir = s.Server
 	p.cmd.Stderr = p.Log
 	p.cmd.Stdout = p.Log
+	p.cmd.SysProcAttr = o.Attr
 	p.cmd.WaitDelay = 2 * time.Second
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
