@@ -134,10 +134,17 @@ func Serve(rw io.ReadWriteCloser, opts Options) error {
 		<-s.ctx.Done()
 		err = s.failure()
 	}
-	s.takeDown(err)
+	clean := s.takeDown(err)
 	stop()
+	if !clean {
+		return errors.Join(quiet(err), errStuck)
+	}
 	return quiet(err)
 }
+
+// errStuck is returned when processes of the session cannot be killed while
+// this one lives. Its end closes the FUSE descriptor, and so frees them.
+var errStuck = errors.New("processes of the session hang in the client's files")
 
 // watchContext ends the session when the caller's context is done.
 func (s *session) watchContext() (stop func()) {
@@ -212,16 +219,7 @@ func (s *session) setUp() {
 		return
 	}
 	s.served = make(chan struct{})
-	go func() {
-		defer close(s.served)
-		err := s.files.Serve(dev)
-		if err != nil {
-			err = &fatalError{fsyscall.Fatal{Code: fsyscall.FatalFUSE, Detail: err.Error()}, fmt.Errorf("serve FUSE: %w", err)}
-		} else {
-			err = &fatalError{fsyscall.Fatal{Code: fsyscall.FatalFUSE, Detail: "the mount is gone"}, errors.New("the mount of the client's files is gone")}
-		}
-		s.end(err)
-	}()
+	go s.serveFiles(dev)
 	notes, err := s.space.Ready(ctx)
 	if err != nil {
 		s.end(asFatal(err))
@@ -233,13 +231,33 @@ func (s *session) setUp() {
 	close(s.ready)
 }
 
-// takeDown ends everything, in order; see the package comment.
-func (s *session) takeDown(err error) {
+// serveFiles serves the mount until it is gone.
+func (s *session) serveFiles(dev *os.File) {
+	defer close(s.served)
+	if err := s.files.Serve(dev); err != nil {
+		s.end(&fatalError{fsyscall.Fatal{Code: fsyscall.FatalFUSE, Detail: clip(err.Error())}, fmt.Errorf("serve FUSE: %w", err)})
+		return
+	}
+	// The mount goes with the last process; then init's end is the reason.
+	select {
+	case <-s.space.Gone():
+	case <-s.ctx.Done():
+	case <-time.After(unmountTimeout):
+		s.end(&fatalError{fsyscall.Fatal{Code: fsyscall.FatalFUSE, Detail: "the mount is gone"}, errors.New("somebody has unmounted the client's files")})
+	}
+}
+
+// takeDown ends everything, in order; see the package comment. False means
+// that only the end of this process will end the rest.
+func (s *session) takeDown(err error) bool {
 	s.end(err)
 	var fatal *fatalError
 	told := errors.As(err, &fatal) && s.send(fsyscall.Header{Kind: fsyscall.KindNotice, Op: fsyscall.OpFatal}, &fatal.msg) == nil
 	if s.space != nil {
-		s.space.Close(s.grace(), func() { s.files.Close() })
+		if !s.space.Close(s.grace(), func() { s.files.Close() }) {
+			s.link.Abort(errStuck)
+			return false
+		}
 		s.files.Close()
 	}
 	if err == nil || told {
@@ -252,6 +270,7 @@ func (s *session) takeDown(err error) {
 	if s.served != nil {
 		awaitUnmount(s.served)
 	}
+	return true
 }
 
 // awaitUnmount waits for the end of the file service. It is the kernel's to

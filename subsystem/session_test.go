@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"os"
 	"path/filepath"
@@ -25,6 +26,9 @@ import (
 
 func TestMain(m *testing.M) {
 	namespace.Main()
+	if os.Args[0] == serverName {
+		serverMain()
+	}
 	os.Exit(m.Run())
 }
 
@@ -33,6 +37,9 @@ type localFiles struct {
 	dir  string
 	cfg  FilesConfig
 	lost []fsyscall.LostWrite
+	// stall, if not nil, holds up every open until it is closed, whatever
+	// becomes of the session.
+	stall chan struct{}
 
 	mu     sync.Mutex
 	synced int
@@ -53,12 +60,26 @@ func (f *localFiles) Serve(dev *os.File) error {
 	}
 	hour := time.Hour
 	raw := fs.NewNodeFS(root, &fs.Options{EntryTimeout: &hour, AttrTimeout: &hour})
-	srv, err := fuse.NewServer(raw, fmt.Sprintf("/dev/fd/%d", dev.Fd()), &fuse.MountOptions{AllowOther: true})
+	if f.stall != nil {
+		raw = &stalling{raw, f.stall}
+	}
+	srv, err := fuse.NewServer(raw, fmt.Sprintf("/dev/fd/%d", dev.Fd()), &fuse.MountOptions{AllowOther: true, Logger: log.New(io.Discard, "", 0)})
 	if err != nil {
 		return err
 	}
 	srv.Serve()
-	return dev.Close()
+	dev.Close() // go-fuse has closed its descriptor already
+	return nil
+}
+
+type stalling struct {
+	fuse.RawFileSystem
+	until chan struct{}
+}
+
+func (s *stalling) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	<-s.until
+	return s.RawFileSystem.Open(cancel, in, out)
 }
 
 func (f *localFiles) StdioPath(cmd uint32, slot int) string {
@@ -118,7 +139,7 @@ func streamPair(t *testing.T) (a, b net.Conn) {
 }
 
 // connect starts a session without saying anything.
-func connect(t *testing.T, opts Options) *client {
+func connect(t *testing.T, opts Options, adjust ...func(*localFiles)) *client {
 	t.Helper()
 	ours, theirs := streamPair(t)
 	c := &client{t: t, dir: t.TempDir(), ended: make(chan error, 1)}
@@ -128,7 +149,12 @@ func connect(t *testing.T, opts Options) *client {
 		}
 	}
 	c.files = &localFiles{dir: c.dir}
-	opts.NewFiles = func(cfg FilesConfig) Files { c.files.cfg = cfg; return c.files }
+	for _, f := range adjust {
+		f(c.files)
+	}
+	if opts.NewFiles == nil {
+		opts.NewFiles = func(cfg FilesConfig) Files { c.files.cfg = cfg; return c.files }
+	}
 	if opts.Environ == nil {
 		opts.Environ = []string{"PATH=/usr/local/bin:/usr/bin:/bin"}
 	}
@@ -140,9 +166,9 @@ func connect(t *testing.T, opts Options) *client {
 }
 
 // open starts a session and says hello.
-func open(t *testing.T, opts Options) *client {
+func open(t *testing.T, opts Options, adjust ...func(*localFiles)) *client {
 	t.Helper()
-	c := connect(t, opts)
+	c := connect(t, opts, adjust...)
 	c.notice(fsyscall.OpHello, hello())
 	return c
 }

@@ -26,6 +26,7 @@ type builder struct {
 	root    int            // the view's root, which is the root of FUSE, O_PATH
 	bare    int            // FUSE without anything mounted on it, or -1
 	pts     int            // the session's devpts, O_PATH, or -1
+	spare   int            // FUSE once more, out of sight, to abort it by
 	mimics  map[string]string
 	notes   []string
 	scratch int // number of the last directory made in base
@@ -176,12 +177,16 @@ func procPath(fd int) string { return "self/fd/" + strconv.Itoa(fd) }
 // bind mounts what source is open on at the path of the view, with all that is
 // mounted below it: a less privileged mount namespace may not take it apart.
 func (b *builder) bind(source int, p string) *Failure {
+	return b.bindFlags(source, p, unix.MS_BIND|unix.MS_REC)
+}
+
+func (b *builder) bindFlags(source int, p string, flags uintptr) *Failure {
 	target, err := b.at(p)
 	if err != nil {
 		return failure(fsyscall.FatalView, "find the mount point", p, err)
 	}
 	defer unix.Close(target)
-	if err := unix.Mount(fdPath(source), fdPath(target), "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+	if err := unix.Mount(fdPath(source), fdPath(target), "", flags, ""); err != nil {
 		return failure(fsyscall.FatalView, "mount the server's tree", p, err)
 	}
 	return nil
@@ -204,6 +209,9 @@ func (b *builder) mountAt(p, fstype string, flags uintptr, options string) error
 // kernelTrees mounts the session's own /proc, /dev/pts and /dev/shm.
 func (b *builder) kernelTrees() *Failure {
 	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if f := b.mountSpare(); f != nil {
+		return f
+	}
 	if err := b.mountAt("/proc", "proc", quiet, ""); err != nil {
 		// A container that hides parts of its /proc may not show a whole one.
 		old, oerr := unix.Open("/proc", unix.O_PATH|unix.O_CLOEXEC, 0)
@@ -223,6 +231,32 @@ func (b *builder) kernelTrees() *Failure {
 		return failure(fsyscall.FatalView, "mount the terminals", "/dev/pts", err)
 	}
 	return b.ptmx()
+}
+
+// mountSpare mounts FUSE once more, in a directory that /proc will cover. A
+// forced unmount makes the kernel give up on the file service; it refuses that
+// of the root in a user namespace, and goes to what is mounted on top of a
+// mount, so neither may be.
+func (b *builder) mountSpare() *Failure {
+	dir := b.base + "/proc"
+	if err := os.MkdirAll(dir+"/fuse", 0o755); err != nil {
+		return failure(fsyscall.FatalInternal, "make a directory", dir, err)
+	}
+	source, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return failure(fsyscall.FatalInternal, "open", dir, err)
+	}
+	defer unix.Close(source)
+	if f := b.bindFlags(source, "/proc", unix.MS_BIND); f != nil {
+		return f
+	}
+	if f := b.bindFlags(b.root, "/proc/fuse", unix.MS_BIND); f != nil {
+		return f
+	}
+	if b.spare, err = b.at("/proc/fuse"); err != nil {
+		return failure(fsyscall.FatalView, "find the mount point", "/proc", err)
+	}
+	return nil
 }
 
 // ptmx makes /dev/ptmx open terminals of the session's own /dev/pts, also

@@ -22,6 +22,7 @@ type initProcess struct {
 	identity Identity
 	root     int // the root of FUSE, for standard streams
 	pts      int // the session's devpts, or -1
+	spare    int // FUSE once more, to abort it by
 	self     int // the program itself, to start it again
 	caps     bool
 
@@ -92,7 +93,7 @@ func (in *initProcess) prepare(s *setup) *Failure {
 	if f := b.pivot(); f != nil {
 		return f
 	}
-	in.root, in.pts = b.root, b.pts
+	in.root, in.pts, in.spare = b.root, b.pts, b.spare
 	e := encoder{b: []byte{pktReady}}
 	e.strings(b.notes)
 	if err := in.send(e.b); err != nil {
@@ -140,7 +141,7 @@ func (in *initProcess) orders() {
 			in.hangUp(time.Duration(d.u32()) * time.Millisecond)
 			// A process that waits for the client's files cannot be killed
 			// before it got an answer. This gives it one.
-			unix.Unmount(procPath(in.root), unix.MNT_FORCE|unix.MNT_DETACH)
+			unix.Unmount(procPath(in.spare), unix.MNT_FORCE)
 			return
 		}
 		closeAll(files)

@@ -224,32 +224,45 @@ func (s *Space) Winsize(cmd uint32, size fsyscall.Size) error {
 
 // Close ends the session: every process gets SIGHUP and, after grace, SIGKILL.
 // It returns when init is reaped, and with it every process of the session.
-// Where init does not go within killAfter more, abort is called; it must end
-// the service of FUSE, which is all that a killed process can still wait for.
-// Events must be received meanwhile.
-func (s *Space) Close(grace time.Duration, abort func()) {
+// Where init does not go within killAfter more, abort is called; it must make
+// the service of FUSE answer what it was asked, which is all that a killed
+// process can still wait for. False means that even that did not help: the
+// caller must exit, and its end closes the FUSE descriptor. Events must be
+// received meanwhile.
+func (s *Space) Close(grace time.Duration, abort func()) bool {
 	s.closing.Do(func() {
 		e := encoder{b: []byte{pktClose}}
 		e.u32(uint32(grace.Milliseconds()))
 		s.order(e.b)
-		timer := time.NewTimer(grace + killAfter)
-		defer timer.Stop()
-		select {
-		case <-s.gone:
-		case <-timer.C:
-			// The end of its socket makes init exit, and receive kill it.
-			s.socket.Close()
-			abort()
+		if s.goneWithin(grace + killAfter) {
+			return
 		}
-		<-s.gone
+		// The end of its socket makes init exit, and receive kill it.
 		s.socket.Close()
-		select {
-		case f := <-s.device:
-			f.Close() // nobody had asked for it
-		default:
-		}
+		abort()
+		s.goneWithin(killAfter)
 	})
-	<-s.gone
+	if !isClosed(s.gone) {
+		return false
+	}
+	s.socket.Close()
+	select {
+	case f := <-s.device:
+		f.Close() // nobody had asked for it
+	default:
+	}
+	return true
+}
+
+func (s *Space) goneWithin(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-s.gone:
+		return true
+	case <-t.C:
+		return false
+	}
 }
 
 // killAfter is what init may take to exit, with every process of the session,

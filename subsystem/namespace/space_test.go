@@ -143,7 +143,9 @@ func (s *session) close() {
 		for range s.space.Events() {
 		}
 	}()
-	s.space.Close(0, func() { s.t.Error("init did not end by itself") })
+	if !s.space.Close(0, func() { s.t.Error("init did not end by itself") }) {
+		s.t.Error("init did not end at all")
+	}
 	select {
 	case <-s.served:
 	case <-time.After(3 * time.Second):
