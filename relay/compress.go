@@ -46,6 +46,18 @@ func (c *codec) ready() error {
 	return c.err
 }
 
+// learn takes note of a measured cost. It is quick to believe that compressing
+// is cheap: a dear measurement is as a rule one during which another process
+// had the processor.
+func (c *codec) learn(took int64) {
+	old := c.perByte.Load()
+	if took < old {
+		c.perByte.Store((old + took) / 2)
+	} else {
+		c.perByte.Store((7*old + min(took, 2*old)) / 8)
+	}
+}
+
 // gain is what a stream has learned of its data; its writer has it.
 type gain struct {
 	never   bool
@@ -76,8 +88,7 @@ func (s *Stream) squeeze(f *frame) *frame {
 	g := l.pool.get(n)
 	began := time.Now()
 	out := l.zstd.enc.EncodeAll(f.payload(), g.buf[headerSize:headerSize])
-	took := time.Since(began).Nanoseconds() * 1000 / int64(n)
-	l.zstd.perByte.Store((7*l.zstd.perByte.Load() + took) / 8)
+	l.zstd.learn(time.Since(began).Nanoseconds() * 1000 / int64(n))
 	s.gain.ratio = (3*s.gain.ratio + float64(len(out))/float64(n)) / 4
 	if len(out) > n*9/10 {
 		l.pool.put(g)

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -34,36 +35,38 @@ func TestCompression(t *testing.T) {
 		{"text, not allowed there", text.Bytes(), false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			x, y := newWAN(2.5e6, 5*time.Millisecond, 64<<10)
-			a, b := New(x, Config{Compress: true}), New(y, Config{Compress: c.there})
-			go func() {
-				for d := c.data; len(d) > 0; d = d[min(len(d), 300_000):] {
-					if a.Stream(16).WriteMessage(d[:min(len(d), 300_000)]) != nil {
-						return
+			synctest.Test(t, func(t *testing.T) {
+				x, y := newWAN(2.5e6, 5*time.Millisecond, 64<<10)
+				a, b := New(x, Config{Compress: true}), New(y, Config{Compress: c.there})
+				go func() {
+					for d := c.data; len(d) > 0; d = d[min(len(d), 300_000):] {
+						if a.Stream(16).WriteMessage(d[:min(len(d), 300_000)]) != nil {
+							return
+						}
 					}
+					a.Stream(16).CloseWrite()
+				}()
+				var got []byte
+				for {
+					m, err := b.Stream(16).ReadMessage(nil)
+					if err == io.EOF {
+						break
+					} else if err != nil {
+						t.Fatal(err)
+					}
+					got = append(got, m...)
 				}
-				a.Stream(16).CloseWrite()
-			}()
-			var got []byte
-			for {
-				m, err := b.Stream(16).ReadMessage(nil)
-				if err == io.EOF {
-					break
-				} else if err != nil {
+				if !bytes.Equal(got, c.data) {
+					t.Fatal("not what was sent")
+				}
+				s := a.Stats()
+				if c.want != (s.BytesOut < uint64(len(c.data)*3/4)) || c.want != (s.Plain > 0) {
+					t.Errorf("%d bytes took %d; %d became %d", len(c.data), s.BytesOut, s.Plain, s.Compressed)
+				}
+				if err := errors.Join(a.Close(), b.Wait()); err != nil {
 					t.Fatal(err)
 				}
-				got = append(got, m...)
-			}
-			if !bytes.Equal(got, c.data) {
-				t.Fatal("not what was sent")
-			}
-			s := a.Stats()
-			if c.want != (s.BytesOut < uint64(len(c.data)*3/4)) || c.want != (s.Plain > 0) {
-				t.Errorf("%d bytes took %d; %d became %d", len(c.data), s.BytesOut, s.Plain, s.Compressed)
-			}
-			if err := errors.Join(a.Close(), b.Wait()); err != nil {
-				t.Fatal(err)
-			}
+			})
 		})
 	}
 }

@@ -176,6 +176,28 @@ func TestSplice(t *testing.T) {
 	}
 }
 
+// TestSpliceOvertakes: a small reply does not wait for large ones before it
+// that nobody reads.
+func TestSpliceOvertakes(t *testing.T) {
+	server, service, _, _ := spliced(t)
+	large := reply(t, fsyscall.KindReply, fsyscall.OpRead, 1, &fsyscall.Data{Data: make([]byte, fsyscall.MaxData)})
+	small := reply(t, fsyscall.KindReply, fsyscall.OpRead, 2, &fsyscall.Data{})
+	go func() {
+		for range 24 { // the stream's window and half of the backlog
+			service.WriteMessage(large)
+		}
+		service.WriteMessage(small)
+	}()
+	if m, err := server.Stream(fsyscall.StreamCalls).ReadMessage(nil); !bytes.Equal(m, small) || err != nil {
+		t.Fatalf("%x, %v", m, err)
+	}
+	for range 24 {
+		if m, err := server.Stream(fsyscall.StreamBulk).ReadMessage(nil); len(m) != len(large) || err != nil {
+			t.Fatal(len(m), err)
+		}
+	}
+}
+
 func TestSpliceEnds(t *testing.T) {
 	for _, c := range []struct {
 		name string

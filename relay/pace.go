@@ -105,9 +105,6 @@ func (p *pace) acked(n int, s sample, now time.Duration) {
 	p.firstSentAt = s.sentAt
 }
 
-// lost takes a frame of n bytes back that will be sent another way.
-func (p *pace) lost(n int) { p.inFlight -= int64(n) }
-
 // pinged learns from a round trip that was measured otherwise.
 func (p *pace) pinged(rtt, now time.Duration) {
 	if p.minRTT == 0 || rtt < p.minRTT {

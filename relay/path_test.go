@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -123,7 +124,9 @@ func echoed(t *testing.T, a, b *Link, id uint32, count int) {
 
 // TestStriped sends over attached paths of different delays, so that frames
 // overtake each other.
-func TestStriped(t *testing.T) {
+func TestStriped(t *testing.T) { synctest.Test(t, testStriped) }
+
+func testStriped(t *testing.T) {
 	x, y := newWAN(1e9, 2*time.Millisecond, 1<<20)
 	a, b := start(t, x, y, Config{})
 	for i := range 3 {
@@ -143,7 +146,9 @@ func TestStriped(t *testing.T) {
 }
 
 // TestStripedClose: Close waits for what went over attached paths.
-func TestStripedClose(t *testing.T) {
+func TestStripedClose(t *testing.T) { synctest.Test(t, testStripedClose) }
+
+func testStripedClose(t *testing.T) {
 	x, y := newWAN(1e9, 0, 1<<20)
 	a, b := start(t, x, y, Config{})
 	slow, slower := newWAN(1e9, 60*time.Millisecond, 1<<20)
@@ -166,7 +171,9 @@ func TestStripedClose(t *testing.T) {
 
 // TestAttachedDies cuts attached paths while they carry data: nothing is lost
 // and nothing comes twice.
-func TestAttachedDies(t *testing.T) {
+func TestAttachedDies(t *testing.T) { synctest.Test(t, testAttachedDies) }
+
+func testAttachedDies(t *testing.T) {
 	x, y := net.Pipe()
 	a, b := start(t, x, y, Config{})
 	stop := make(chan struct{})

@@ -3,6 +3,7 @@ package relay
 import (
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
 )
@@ -86,25 +87,138 @@ func forwardCalls(s *Stream, conn *MessageConn) error {
 // forwardReplies runs until conn ends, which is no error.
 func forwardReplies(conn *MessageConn, calls, bulk *Stream) error {
 	r := router{bulky: make(map[uint32]struct{})}
-	var buf []byte
+	q := newBacklog()
+	drained := make(chan error, 1)
+	go func() { drained <- q.drain(bulk) }()
+	err := r.forward(conn, calls, q)
+	q.end()
+	if errBulk := <-drained; err == nil {
+		err = errBulk
+	}
+	return err
+}
+
+func (r *router) forward(conn *MessageConn, calls *Stream, q *backlog) error {
 	for {
-		m, err := conn.ReadMessage(buf)
+		m, err := conn.ReadMessage(q.buffer())
 		switch {
 		case err == io.EOF:
 			return nil
 		case err != nil:
 			return fmt.Errorf("file service: %w", err)
 		}
-		s := calls
-		if toBulk, err := r.toBulk(m); err != nil {
-			return err
-		} else if toBulk {
-			s = bulk
+		toBulk, err := r.toBulk(m)
+		switch {
+		case err != nil:
+		case toBulk:
+			err = q.put(m)
+		default:
+			err = calls.WriteMessage(m)
+			q.recycle(m)
 		}
-		if err := s.WriteMessage(m); err != nil {
+		if err != nil {
 			return err
 		}
-		buf = m
+	}
+}
+
+// backlog has the messages that wait for StreamBulk, so that small replies and
+// revocations do not wait behind them.
+type backlog struct {
+	mu    sync.Mutex
+	cond  sync.Cond
+	msgs  [][]byte
+	bytes int
+	ended bool  // nothing more is put
+	err   error // nothing more is sent
+	spare [][]byte
+}
+
+const (
+	// maxBacklog is one window of StreamBulk. Beyond it the file service, and
+	// with it everything, waits.
+	maxBacklog = windowBulk
+	// maxSpare bounds the buffers kept for further messages.
+	maxSpare = 4
+)
+
+func newBacklog() *backlog {
+	q := &backlog{}
+	q.cond.L = &q.mu
+	return q
+}
+
+func (q *backlog) put(m []byte) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.err == nil && q.bytes > 0 && q.bytes+len(m) > maxBacklog {
+		q.cond.Wait()
+	}
+	q.msgs = append(q.msgs, m)
+	q.bytes += len(m)
+	q.cond.Broadcast()
+	return q.err
+}
+
+// drain sends what is put until end is called and all is sent, or until the
+// stream fails.
+func (q *backlog) drain(s *Stream) error {
+	for {
+		m, ok := q.next()
+		if !ok {
+			return nil
+		}
+		err := s.WriteMessage(m)
+		q.mu.Lock()
+		q.bytes -= len(m)
+		q.err = err
+		q.cond.Broadcast()
+		q.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		q.recycle(m)
+	}
+}
+
+func (q *backlog) next() ([]byte, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.msgs) == 0 {
+		if q.ended {
+			return nil, false
+		}
+		q.cond.Wait()
+	}
+	m := q.msgs[0]
+	q.msgs = q.msgs[1:]
+	return m, true
+}
+
+func (q *backlog) end() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ended = true
+	q.cond.Broadcast()
+}
+
+// buffer returns a buffer for a message, recycle takes it back.
+func (q *backlog) buffer() []byte {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if n := len(q.spare); n > 0 {
+		b := q.spare[n-1]
+		q.spare = q.spare[:n-1]
+		return b
+	}
+	return nil
+}
+
+func (q *backlog) recycle(b []byte) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.spare) < maxSpare {
+		q.spare = append(q.spare, b)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -173,7 +174,9 @@ func TestNotNexec(t *testing.T) {
 	}
 }
 
-func TestSilentPeer(t *testing.T) {
+func TestSilentPeer(t *testing.T) { synctest.Test(t, testSilentPeer) }
+
+func testSilentPeer(t *testing.T) {
 	x, y := net.Pipe()
 	go io.Copy(io.Discard, y)
 	l := New(x, Config{KeepaliveInterval: 20 * time.Millisecond, KeepaliveTimeout: 40 * time.Millisecond})
@@ -182,18 +185,24 @@ func TestSilentPeer(t *testing.T) {
 	}
 }
 
-func TestKeepalive(t *testing.T) {
-	a, b := pair(t, Config{KeepaliveInterval: 10 * time.Millisecond, KeepaliveTimeout: time.Second})
-	time.Sleep(200 * time.Millisecond)
+func TestKeepalive(t *testing.T) { synctest.Test(t, testKeepalive) }
+
+func testKeepalive(t *testing.T) {
+	const rtt = 4 * time.Second // no reason to take the other end for dead
+	x, y := newWAN(1e6, rtt, 1<<20)
+	a, b := start(t, x, y, Config{})
+	time.Sleep(10 * time.Minute)
 	if a.Err() != nil || b.Err() != nil {
 		t.Fatal(a.Err(), b.Err())
 	}
-	if s := a.Stats(); s.RTT == 0 || s.FramesIn < 5 {
+	if s := a.Stats(); s.RTT < rtt || s.RTT > rtt+rtt/100 || s.FramesIn < 10 || s.FramesIn > 200 {
 		t.Fatalf("%+v", s)
 	}
 }
 
-func TestCloseToDeafPeer(t *testing.T) {
+func TestCloseToDeafPeer(t *testing.T) { synctest.Test(t, testCloseToDeafPeer) }
+
+func testCloseToDeafPeer(t *testing.T) {
 	x, y := net.Pipe()
 	defer y.Close()
 	l := New(x, Config{CloseTimeout: 50 * time.Millisecond})
