@@ -54,7 +54,9 @@ func (s *session) environment(x *fsyscall.Exec, requested []string) []string {
 	switch {
 	case s.policy.ForcedCommand != "":
 		own["HOME"] = noHome
-		own["SSH_ORIGINAL_COMMAND"] = quoted(requested)
+		if len(requested) > 0 {
+			own["SSH_ORIGINAL_COMMAND"] = quoted(requested)
+		}
 	case lookup(env, "HOME") == "":
 		own["HOME"] = s.hello.Home
 	}
@@ -80,10 +82,8 @@ func override(env []string, own map[string]string) []string {
 		}
 	}
 	var names []string
-	for n, v := range own {
-		if v != "" {
-			names = append(names, n)
-		}
+	for n := range own {
+		names = append(names, n)
 	}
 	slices.Sort(names)
 	for _, n := range names {

@@ -153,7 +153,7 @@ func (s *session) watchContext() (stop func()) {
 		return func() {}
 	}
 	undo := context.AfterFunc(ctx, func() {
-		err := errors.New("nexec-server was told to end")
+		err := errors.New("told to end by a signal")
 		s.end(err)
 		s.link.Abort(err)
 	})

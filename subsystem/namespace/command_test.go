@@ -33,7 +33,7 @@ func onTerminal(argv ...string) *fsyscall.Exec {
 
 // terminal is the master's end of a command's terminal.
 type terminal struct {
-	t   *testing.T
+	t   testing.TB
 	f   *os.File
 	got bytes.Buffer
 }

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 
 // session is a Space whose files are a directory of this machine.
 type session struct {
-	t      *testing.T
+	t      testing.TB
 	space  *Space
 	client string // the directory that is the view's root
 	server *fuse.Server
@@ -47,7 +47,7 @@ func rules(local ...string) []fsyscall.ViewRule {
 
 // makeClient makes a client's tree with the mount points of the plan, which
 // fmaster would synthesize.
-func makeClient(t *testing.T, plan *Plan) string {
+func makeClient(t testing.TB, plan *Plan) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, p := range []string{"/tmp", "/home/u"} {
@@ -85,7 +85,7 @@ func start(t *testing.T, rules []fsyscall.ViewRule) *session {
 	return startIn(t, plan, makeClient(t, plan))
 }
 
-func startIn(t *testing.T, plan *Plan, client string) *session {
+func startIn(t testing.TB, plan *Plan, client string) *session {
 	t.Helper()
 	s, err := tryStart(t, plan, client)
 	if err != nil {
@@ -105,7 +105,7 @@ func startFailing(t *testing.T, plan *Plan, client string) *Failure {
 	return f
 }
 
-func tryStart(t *testing.T, plan *Plan, client string) (*session, error) {
+func tryStart(t testing.TB, plan *Plan, client string) (*session, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -133,7 +133,9 @@ func tryStart(t *testing.T, plan *Plan, client string) (*session, error) {
 		dev.Close()
 		close(s.served)
 	}()
-	t.Cleanup(s.close)
+	if _, ok := t.(*testing.T); ok {
+		t.Cleanup(s.close)
+	}
 	s.notes, err = space.Ready(ctx)
 	return s, err
 }

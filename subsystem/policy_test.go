@@ -1,0 +1,136 @@
+package subsystem
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/SumiTomohiko/nexec/fsyscall"
+	"github.com/SumiTomohiko/nexec/subsystem/namespace"
+)
+
+func TestReadPolicy(t *testing.T) {
+	p, err := ReadPolicy(strings.NewReader(`{"forced_command":"a b","allowed":{"cc":"/usr/bin/gcc"},"environment":{"A":"1"},"no_pty":true}` + "\n"))
+	if err != nil || p.ForcedCommand != "a b" || p.Allowed["cc"] != "/usr/bin/gcc" || p.Environment["A"] != "1" || !p.NoPTY {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if p, err := ReadPolicy(strings.NewReader(`{"allowed":{}}`)); err != nil || p.Allowed == nil || !p.restricts() {
+		t.Errorf("an empty list of commands: %+v, %v", p, err)
+	}
+	for _, bad := range []string{
+		"", "null x", "[]", `{"force_command":"x"}`, `{} {}`, `{"allowed":{"a/b":"/x"}}`, `{"allowed":{"a":"x"}}`,
+		`{"allowed":{"":"/x"}}`, `{"environment":{"A=B":"x"}}`, `{"environment":{"A":"x\u0000"}}`, `{"no_pty":"yes"}`,
+		`{"forced_command":"` + strings.Repeat("x", maxPolicy) + `"}`,
+	} {
+		if p, err := ReadPolicy(strings.NewReader(bad)); err == nil {
+			t.Errorf("%.40q was accepted: %+v", bad, p)
+		}
+	}
+}
+
+func TestForcedCommand(t *testing.T) {
+	c := open(t, Options{Policy: &Policy{ForcedCommand: "echo forced: $SSH_ORIGINAL_COMMAND; echo $HOME ~ $EVIL $LANG $MINE", Environment: map[string]string{"MINE": "set"}}})
+	x := request(0, "rm", "-rf", "it's")
+	x.Env = append(x.Env, "EVIL=1", "BASH_ENV=/home/u/evil", "LD_PRELOAD=/home/u/x.so", "LANG=C.UTF-8")
+	out, _, _ := c.run(x)
+	if want := "forced: rm -rf 'it'\\''s'\n/dev/null /dev/null C.UTF-8 set\n"; out != want {
+		t.Errorf("%q, want %q", out, want)
+	}
+	// The login shell is no way around it.
+	x = request(1)
+	if out, _, _ := c.run(x); !strings.HasPrefix(out, "forced:\n") {
+		t.Errorf("login shell: %q", out)
+	}
+}
+
+func TestAllowedCommands(t *testing.T) {
+	c := open(t, Options{Policy: &Policy{Allowed: map[string]string{"say": "/bin/echo"}, NoPTY: true}})
+	if out, _, _ := c.run(request(0, "say", "hi")); out != "hi\n" {
+		t.Errorf("%q", out)
+	}
+	tty := request(3, "say")
+	tty.HasTerminal = true
+	for _, x := range []*fsyscall.Exec{request(1, "echo", "hi"), request(2, "/bin/echo", "hi"), tty, request(4)} {
+		if r := c.exec(x); r.Stage != fsyscall.ExecDenied || r.Errno != 1 {
+			t.Errorf("%q: %+v", x.Argv, r)
+		}
+	}
+}
+
+// A restricted session cannot bring its own programs.
+func TestRestrictedView(t *testing.T) {
+	for _, change := range []func(*fsyscall.Hello){
+		func(h *fsyscall.Hello) { h.View = append(slices.Clone(h.View), fsyscall.ViewRule{Path: "/usr/bin"}) },
+		func(h *fsyscall.Hello) { h.View = h.View[:1] },
+		func(h *fsyscall.Hello) {
+			h.View = slices.Clone(h.View)
+			h.View[1] = fsyscall.ViewRule{Path: "/bin"}
+		},
+	} {
+		c := connect(t, Options{Policy: &Policy{ForcedCommand: "true"}})
+		h := hello()
+		change(h)
+		c.notice(fsyscall.OpHello, h)
+		if f := next[*fsyscall.Fatal](c); f.Code != fsyscall.FatalDenied {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
+func TestHostileHello(t *testing.T) {
+	for name, change := range map[string]func(*fsyscall.Hello){
+		"no rules":     func(h *fsyscall.Hello) { h.View = nil },
+		"remote root":  func(h *fsyscall.Hello) { h.View = []fsyscall.ViewRule{{Path: "/", Remote: true}} },
+		"unclean path": func(h *fsyscall.Hello) { h.View = append(slices.Clone(h.View), fsyscall.ViewRule{Path: "/a/../b"}) },
+	} {
+		c := connect(t, Options{})
+		h := hello()
+		change(h)
+		c.notice(fsyscall.OpHello, h)
+		if f := next[*fsyscall.Fatal](c); f.Code != fsyscall.FatalProtocol {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
+	c := connect(t, Options{})
+	c.notice(fsyscall.OpBye, &fsyscall.Empty{})
+	if f := next[*fsyscall.Fatal](c); f.Code != fsyscall.FatalProtocol {
+		t.Errorf("no hello: %+v", f)
+	}
+	c = open(t, Options{})
+	c.run(request(5, "true"))
+	c.write(fsyscall.Header{Kind: fsyscall.KindCall, Op: fsyscall.OpExec, Tag: 5}, request(5, "true"))
+	if f := next[*fsyscall.Fatal](c); f.Code != fsyscall.FatalProtocol {
+		t.Errorf("a command's number twice: %+v", f)
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	plan, err := namespace.NewPlan(defaultView)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &session{
+		policy: &Policy{Environment: map[string]string{"EXTRA": "1"}}, plan: plan, hello: hello(),
+		login: login{name: "bob", shell: "/bin/sh", path: "/server/bin"},
+	}
+	for _, c := range []struct{ name, in, want string }{
+		{"client's values", "PATH=/c HOME=/home/a USER=alice LOGNAME=alice SHELL=/bin/sh X=1", "HOME=/home/a SHELL=/bin/sh X=1 EXTRA=1 LOGNAME=bob PATH=/server/bin USER=bob"},
+		{"nothing", "", "EXTRA=1 HOME=/home/u LOGNAME=bob PATH=/server/bin SHELL=/bin/sh USER=bob"},
+		{"a shell that the server lacks", "HOME=/h SHELL=/usr/bin/no-such-shell", "HOME=/h EXTRA=1 LOGNAME=bob PATH=/server/bin SHELL=/bin/sh USER=bob"},
+		{"a shell in the client's home", "HOME=/h SHELL=/home/a/sh", "HOME=/h SHELL=/home/a/sh EXTRA=1 LOGNAME=bob PATH=/server/bin USER=bob"},
+	} {
+		got := s.environment(&fsyscall.Exec{Env: strings.Fields(c.in)}, nil)
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %q, want %q", c.name, strings.Join(got, " "), c.want)
+		}
+	}
+}
+
+func TestHarmless(t *testing.T) {
+	in := []string{"TERM=xterm-256color", "TERM=/home/u/x", "TZ=Europe/Berlin", "TZ=/home/u/tz", "TZ=../x", "TZ=:x/y", "LANG=C", "LC_ALL=de_DE.UTF-8",
+		"LANGUAGE=/x", "PATH=/x", "LD_PRELOAD=x", "BASH_ENV=x", "LC_X=%n", "bad", "NO_COLOR=1", "TERMINFO=/home/u"}
+	want := "TERM=xterm-256color TZ=Europe/Berlin LANG=C LC_ALL=de_DE.UTF-8 NO_COLOR=1"
+	if got := strings.Join(harmless(in), " "); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
