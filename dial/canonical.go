@@ -63,7 +63,7 @@ func (r *resolver) canonicalize(ctx context.Context, host string) (string, error
 		return "", fmt.Errorf("could not resolve host %q in any of CanonicalDomains: check the name, or set CanonicalizeFallbackLocal yes", host)
 	}
 	if r.hasCNAMERules() {
-		names, err := r.lookup(ctx, host)
+		names, err := r.lookup(ctx, ipNetwork(r.first("addressfamily")), host)
 		if err != nil {
 			if direct {
 				return "", fmt.Errorf("could not resolve hostname %s: %w", printable(host), lookupReason(err))
@@ -109,16 +109,15 @@ func (r *resolver) trySuffixes(ctx context.Context, g *getter, host string) (str
 		}
 	}
 	for _, full := range candidates {
-		if cname, err := r.lookup(ctx, full); err == nil {
+		if cname, err := r.lookup(ctx, ipNetwork(r.first("addressfamily")), full); err == nil {
 			return r.followCNAME(strings.TrimSuffix(full, "."), cname), true
 		}
 	}
 	return "", false
 }
 
-// lookup resolves a name and gives its canonical one.
-func (r *resolver) lookup(ctx context.Context, name string) (cname string, err error) {
-	network := ipNetwork(r.first("addressfamily"))
+// lookupDNS resolves a name and gives its canonical one.
+func lookupDNS(ctx context.Context, network, name string) (cname string, err error) {
 	if _, err := net.DefaultResolver.LookupIP(ctx, network, name); err != nil {
 		return "", err
 	}

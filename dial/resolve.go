@@ -2,6 +2,7 @@ package dial
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -24,18 +25,18 @@ const (
 // resolver reads configuration files for one destination. Values are kept by
 // keyword as the arguments that set them; the first one wins.
 type resolver struct {
-	table   map[string]keyword
-	alias   map[string]string
-	local   localFacts
-	sysDir  string // relative includes of the system's file, and the file itself
-	host    string // what Host matches: canonical in the final pass
-	typed   string // the host as typed
-	final   bool   // the final pass
-	again   bool   // a final pass is wanted
-	values  map[string][]string
-	files   int
-	execs   func(command string) (int, error) // runs Match exec
-	verbose func(format string, args ...any)
+	table  map[string]keyword
+	alias  map[string]string
+	local  localFacts
+	sysDir string // relative includes of the system's file, and the file itself
+	host   string // what Host matches: canonical in the final pass
+	typed  string // the host as typed
+	final  bool   // the final pass
+	again  bool   // a final pass is wanted
+	values map[string][]string
+	files  int
+	execs  func(command string) (int, error) // runs Match exec
+	lookup func(ctx context.Context, network, name string) (cname string, err error)
 }
 
 // block is where in the files the reader is.
@@ -73,7 +74,7 @@ func newResolver(local localFacts, sysDir, typed string) *resolver {
 	r := &resolver{
 		table: map[string]keyword{}, alias: aliases(), local: local, sysDir: sysDir,
 		host: typed, typed: typed, values: map[string][]string{},
-		verbose: func(string, ...any) {},
+		lookup: lookupDNS,
 	}
 	for _, kw := range keywords() {
 		r.table[strings.ToLower(kw.name)] = kw
