@@ -45,7 +45,7 @@ func (b *lockedBuffer) String() string {
 // testServer is a server on loopback with everything below a directory.
 type testServer struct {
 	*Server
-	t    *testing.T
+	t    testing.TB
 	dir  string // root-owned or ours, closed to others
 	addr string
 	log  *lockedBuffer
@@ -90,7 +90,12 @@ func echo() map[string]Handler {
 // dir/keys, without StrictModes unless the lines say so.
 func start(t *testing.T, lines string, handlers map[string]Handler, accounts *Accounts) *testServer {
 	t.Helper()
-	s := &testServer{t: t, dir: t.TempDir(), log: &lockedBuffer{}, key: newKey(t), host: newKey(t)}
+	return startWith(t, t.TempDir(), lines, handlers, accounts)
+}
+
+func startWith(t testing.TB, dir, lines string, handlers map[string]Handler, accounts *Accounts) *testServer {
+	t.Helper()
+	s := &testServer{t: t, dir: dir, log: &lockedBuffer{}, key: newKey(t), host: newKey(t)}
 	s.authorize(line(s.key.PublicKey()))
 	text := lines + "\nStrictModes no\nAuthorizedKeysFile " + s.dir + "/keys\n"
 	cfg, err := sshdconfig.Parse("test", []byte(text))

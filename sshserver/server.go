@@ -45,11 +45,16 @@ type Stats struct {
 
 // Server serves SSH connections. Its states:
 //
-//	serving ──Shutdown──► draining ──last session ended, or time is up──► closed
-//	   └───────────────────────Close──────────────────────────────────────►┘
+//	serving ──StopListening──► retired ──Shutdown──► draining ──────────► closed
+//	   │                          └─last connection gone────────────────────►┤
+//	   ├───────────────Shutdown──────────────────────►┘ last session ended,  │
+//	   │                                                or time is up        │
+//	   └───────────────Close────────────────────────────────────────────────►┘
 //
-// While draining it accepts no connection and no channel, and closes
-// connections as soon as they have no session. Closed, it has no goroutine left.
+// Retired, it accepts no connection, and those that it has go on as ever:
+// another process has taken its place. While draining it accepts no channel
+// either, and closes connections as soon as they have no session. Closed, it
+// has no goroutine left.
 type Server struct {
 	handlers map[string]Handler
 	log      *slog.Logger
@@ -63,7 +68,8 @@ type Server struct {
 	mu        sync.Mutex
 	listeners map[net.Listener]bool
 	conns     map[*conn]bool
-	drain     bool
+	retired   bool           // accepts no connections
+	drain     bool           // accepts no channels
 	wg        sync.WaitGroup // connections
 }
 
@@ -95,14 +101,8 @@ func (s *Server) Serve(l net.Listener) error {
 	wait := time.Duration(0)
 	for {
 		nc, err := l.Accept()
-		if s.draining() {
-			if err == nil {
-				nc.Close()
-			}
+		if err != nil && (s.isRetired() || errors.Is(err, net.ErrClosed)) {
 			return ErrServerClosed
-		}
-		if errors.Is(err, net.ErrClosed) {
-			return err
 		}
 		if err != nil {
 			// Out of descriptors, mostly: others will be closed.
@@ -122,10 +122,10 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) track(l net.Listener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.drain {
+	if !s.retired {
 		s.listeners[l] = true
 	}
-	return !s.drain
+	return !s.retired
 }
 
 func (s *Server) untrack(l net.Listener) {
@@ -141,19 +141,22 @@ func (s *Server) start(nc net.Conn) {
 	if c == nil {
 		return
 	}
-	s.wg.Go(func() { s.finish(c) })
+	go func() {
+		defer s.wg.Done()
+		s.finish(c)
+	}()
 }
 
 // ServeConn serves one connection and returns when it is over.
 func (s *Server) ServeConn(nc net.Conn) {
 	if c := s.admit(nc); c != nil {
-		s.wg.Add(1)
 		defer s.wg.Done()
 		s.finish(c)
 	}
 }
 
-// admit applies the limits. It returns nil when the connection is dropped.
+// admit applies the limits. It returns nil when the connection is dropped, and
+// has else counted it into the wait group.
 func (s *Server) admit(nc net.Conn) *conn {
 	s.stats.Connections.Add(1)
 	global := &s.config.Load().Auth.Config.Global
@@ -174,16 +177,26 @@ func (s *Server) admit(nc net.Conn) *conn {
 		victim.dropped.Store(true)
 		victim.raw.kill()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.drain {
+	if !s.keep(c) {
 		s.startups.leave(c)
 		c.cancel()
-		c.raw.kill()
+		c.raw.abort()
 		return nil
 	}
-	s.conns[c] = true
 	return c
+}
+
+// keep counts a connection among those that Close and Wait see. It reports
+// false when the server takes no more.
+func (s *Server) keep(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.retired {
+		return false
+	}
+	s.conns[c] = true
+	s.wg.Add(1) // under the lock that retired is set under, so before any Wait
+	return true
 }
 
 func (s *Server) finish(c *conn) {
@@ -203,12 +216,21 @@ func (s *Server) draining() bool {
 	return s.drain
 }
 
+func (s *Server) isRetired() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.retired
+}
+
+// Wait returns when no connection is left, after StopListening.
+func (s *Server) Wait() { s.wg.Wait() }
+
 // StopListening makes Serve return and keeps connections as they are. Whoever
 // has taken the listeners over goes on accepting.
 func (s *Server) StopListening() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.drain = true
+	s.retired = true
 	for l := range s.listeners {
 		l.Close()
 	}
@@ -220,6 +242,7 @@ func (s *Server) StopListening() {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.StopListening()
 	s.mu.Lock()
+	s.drain = true
 	for c := range s.conns {
 		if c.open.Load() == 0 {
 			c.hangUp()

@@ -5,6 +5,8 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // serveStdin is -i: the connection is on standard input and output.
@@ -20,10 +22,16 @@ func (d *daemon) serveStdin() error {
 // stdinConn makes a connection of standard input: a socket, or a pair of pipes
 // as a ProxyCommand has it.
 func stdinConn() (net.Conn, error) {
-	if nc, err := net.FileConn(os.Stdin); err == nil {
-		return nc, nil
+	if _, err := unix.GetsockoptInt(0, unix.SOL_SOCKET, unix.SO_TYPE); err == nil {
+		return net.FileConn(os.Stdin)
 	}
-	return &pipeConn{in: os.Stdin, out: os.Stdout}, nil
+	// Pipes that do not block have deadlines, which limits rest on.
+	for fd := range 2 {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			return nil, err
+		}
+	}
+	return &pipeConn{in: os.NewFile(0, "stdin"), out: os.NewFile(1, "stdout")}, nil
 }
 
 // pipeConn is a connection over two pipes.

@@ -2,28 +2,36 @@ package main
 
 import (
 	"encoding/json"
-	"maps"
 	"strings"
 
 	"github.com/SumiTomohiko/nexec/sshserver"
 )
 
-// policyDocument is what nexec-server reads: see subsystem.Policy.
+// policyDocument is what nexec-server reads: see subsystem.Policy. It is
+// written down again so that a server before authentication does not carry the
+// whole of that package; a test holds the two together.
 type policyDocument struct {
-	ForcedCommand *string           `json:"forced_command,omitempty"`
+	ForcedCommand string            `json:"forced_command,omitempty"`
 	Allowed       map[string]string `json:"allowed,omitempty"`
 	Environment   map[string]string `json:"environment,omitempty"`
 	NoPTY         bool              `json:"no_pty,omitempty"`
 }
+
+// emptyCommand does what command="" asks for. In the document the empty
+// command stands for none being forced.
+const emptyCommand = ":"
 
 // policy makes the document for a session, nil when nothing is restricted.
 func policy(s *sshserver.Session) ([]byte, error) {
 	g := s.Grant
 	doc := policyDocument{NoPTY: !g.PTY()}
 	if command, forced := g.ForcedCommand(); forced {
-		doc.ForcedCommand = &command
+		doc.ForcedCommand = command
+		if strings.TrimSpace(command) == "" {
+			doc.ForcedCommand = emptyCommand
+		}
 	}
-	if g.Settings.HasCommandMap {
+	if g.Settings.HasCommandMap { // then there is at least one
 		doc.Allowed = map[string]string{}
 		for _, c := range g.Settings.CommandMap {
 			if _, ok := doc.Allowed[c.Name]; !ok {
@@ -31,17 +39,14 @@ func policy(s *sshserver.Session) ([]byte, error) {
 			}
 		}
 	}
-	env := map[string]string{}
-	for _, list := range [][]string{s.Env, g.Environment()} {
-		for _, e := range list {
-			name, value, _ := strings.Cut(e, "=")
-			env[name] = value
+	for _, e := range g.Environment() {
+		name, value, _ := strings.Cut(e, "=")
+		if doc.Environment == nil {
+			doc.Environment = map[string]string{}
 		}
+		doc.Environment[name] = value
 	}
-	if len(env) > 0 {
-		doc.Environment = maps.Clone(env)
-	}
-	if doc.ForcedCommand == nil && doc.Allowed == nil && doc.Environment == nil && !doc.NoPTY {
+	if doc.ForcedCommand == "" && doc.Allowed == nil && doc.Environment == nil && !doc.NoPTY {
 		return nil, nil
 	}
 	return json.Marshal(doc)

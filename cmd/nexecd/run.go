@@ -1,19 +1,13 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 
 	"github.com/SumiTomohiko/nexec/sshserver"
@@ -23,9 +17,13 @@ import (
 
 func run(o *options, stdout, stderr io.Writer) error {
 	// Whatever we were started with is not for the programs that we start.
+	// What we were given on purpose is taken from its descriptor later.
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close_range: %w", err)
 	}
+	// A log that nobody reads any more must not end us. Ignoring the signal
+	// would make the programs that we start ignore it.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	cfg, err := readConfig(o)
 	if err != nil {
 		return err
@@ -38,7 +36,7 @@ func run(o *options, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer closeLog()
-	sc, err := serverConfig(cfg, stderr, log)
+	sc, err := serverConfig(cfg, o.check, stderr, log)
 	if err != nil {
 		return err
 	}
@@ -49,7 +47,11 @@ func run(o *options, stdout, stderr io.Writer) error {
 	if o.check {
 		return nil
 	}
-	d := &daemon{options: o, log: log, stderr: stderr, server: sshserver.New(sc, handlers, log)}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	d := &daemon{options: o, self: self, log: log, stderr: stderr, server: sshserver.New(sc, handlers, log)}
 	if o.inetd {
 		return d.serveStdin()
 	}
@@ -103,51 +105,4 @@ func findServer() (string, error) {
 		return libexec, nil
 	}
 	return "", fmt.Errorf("nexec-server is neither beside nexecd nor at %s; name it with Subsystem nexec PATH", libexec)
-}
-
-// daemon is nexecd while it serves.
-type daemon struct {
-	options   *options
-	log       *slog.Logger
-	stderr    io.Writer
-	server    *sshserver.Server
-	listeners []*net.TCPListener
-	serving   sync.WaitGroup
-}
-
-func (d *daemon) serve(cfg *sshdconfig.Config) error {
-	if err := d.listen(cfg); err != nil {
-		return err
-	}
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2)
-	defer signal.Stop(signals)
-	for _, l := range d.listeners {
-		d.serving.Go(func() {
-			if err := d.server.Serve(l); !errors.Is(err, sshserver.ErrServerClosed) {
-				d.log.Error("listener ended", "error", err)
-			}
-		})
-	}
-	<-signals
-	ctx, cancel := context.WithTimeout(context.Background(), cfg.Global.DrainTime)
-	defer cancel()
-	_ = d.server.Shutdown(ctx)
-	d.serving.Wait()
-	return nil
-}
-
-// listen opens every address of the configuration.
-func (d *daemon) listen(cfg *sshdconfig.Config) error {
-	network := map[string]string{"any": "tcp", "inet": "tcp4", "inet6": "tcp6"}[cfg.Global.AddressFamily]
-	for _, a := range cfg.Global.Addresses() {
-		addr := net.JoinHostPort(a.Host, strconv.Itoa(max(a.Port, 0)))
-		l, err := net.Listen(network, addr)
-		if err != nil {
-			return fmt.Errorf("cannot listen: %w", err)
-		}
-		d.listeners = append(d.listeners, l.(*net.TCPListener))
-		d.log.Info("Server listening", "address", l.Addr().String())
-	}
-	return nil
 }

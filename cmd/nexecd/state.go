@@ -60,7 +60,7 @@ func stateDir() (string, error) {
 
 // hostKeys loads the configured host keys, each of which must load, or the one
 // in the state directory, which is made when it is not there.
-func hostKeys(cfg *sshdconfig.Config, announce io.Writer, log *slog.Logger) ([]ssh.Signer, error) {
+func hostKeys(cfg *sshdconfig.Config, check bool, announce io.Writer, log *slog.Logger) ([]ssh.Signer, error) {
 	var signers []ssh.Signer
 	for _, path := range cfg.Global.HostKeys {
 		k, err := keys.LoadHostKey(path)
@@ -70,6 +70,9 @@ func hostKeys(cfg *sshdconfig.Config, announce io.Writer, log *slog.Logger) ([]s
 		signers = append(signers, k)
 	}
 	if len(signers) == 0 {
+		if dir, err := stateDir(); check && err == nil && !exists(filepath.Join(dir, hostKeyFile)) {
+			return nil, nil // to be made when the server starts
+		}
 		k, err := ownHostKey(announce, log)
 		if err != nil {
 			return nil, err
@@ -87,6 +90,15 @@ func hostKeys(cfg *sshdconfig.Config, announce io.Writer, log *slog.Logger) ([]s
 	return signers, nil
 }
 
+// hostKeyFile is the host key's name in the state directory. One key is
+// enough, and of the one kind that every client of today has.
+const hostKeyFile = "ssh_host_ed25519_key"
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
 func ownHostKey(announce io.Writer, log *slog.Logger) (ssh.Signer, error) {
 	dir, err := stateDir()
 	if err != nil {
@@ -95,7 +107,7 @@ func ownHostKey(announce io.Writer, log *slog.Logger) (ssh.Signer, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	path := filepath.Join(dir, "ssh_host_ed25519_key")
+	path := filepath.Join(dir, hostKeyFile)
 	k, made, err := keys.EnsureHostKey(path)
 	if err != nil {
 		return nil, err
@@ -108,8 +120,9 @@ func ownHostKey(announce io.Writer, log *slog.Logger) (ssh.Signer, error) {
 }
 
 // serverConfig reads everything that connections are served by.
-func serverConfig(cfg *sshdconfig.Config, announce io.Writer, log *slog.Logger) (*sshserver.Config, error) {
-	signers, err := hostKeys(cfg, announce, log)
+// With check nothing is made.
+func serverConfig(cfg *sshdconfig.Config, check bool, announce io.Writer, log *slog.Logger) (*sshserver.Config, error) {
+	signers, err := hostKeys(cfg, check, announce, log)
 	if err != nil {
 		return nil, err
 	}
