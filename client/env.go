@@ -29,7 +29,7 @@ var leftOut = [...]string{
 
 // serversOwn are left out unless applications come from this machine: what
 // they name would be looked for among the server's.
-var serversOwn = [...]string{"PATH", "SHELL", "MANPATH", "INFOPATH"}
+var serversOwn = [...]string{"PATH", "MANPATH", "INFOPATH"}
 
 // EnvRules says which variables go with a command.
 type EnvRules struct {

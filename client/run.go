@@ -21,6 +21,9 @@ type Config struct {
 	Terminal TerminalUse
 	// NoInput: the command's standard input is /dev/null, as ssh -n.
 	NoInput bool
+	// Refine may change the fields above once the byte stream is open, by
+	// what the way there said. May be nil.
+	Refine func(*Config)
 }
 
 // Result is how a command, or the attempt at one, ended.
@@ -98,17 +101,13 @@ func (r *run) start(ctx context.Context) error {
 	if r.cwd, err = os.Getwd(); err != nil { // $PWD if it is the same directory
 		return &CwdError{err}
 	}
-	if r.cfg.NoInput {
-		if err := nullInput(r.fds[0]); err != nil {
-			return err
-		}
-	}
-	r.stdio = classify(r.fds, r.cfg.Terminal)
-	if r.stdio.hasTerminal() {
-		r.tty = newTerminal(r.stdio.tty, r.wantsRaw())
-	}
-	exec := r.makeExec()
+	// Only to know the files: the rest may yet be refined.
+	r.stdio = classify(r.fds, TerminalAuto)
 	if err := r.connect(ctx); err != nil {
+		return err
+	}
+	exec, err := r.prepare()
+	if err != nil {
 		return err
 	}
 	r.self.catch(r.signals, forwarded())
@@ -116,6 +115,23 @@ func (r *run) start(ctx context.Context) error {
 		return err
 	}
 	return r.loop()
+}
+
+// prepare settles what the command gets, once the way there is known.
+func (r *run) prepare() (*fsyscall.Exec, error) {
+	if r.cfg.Refine != nil {
+		r.cfg.Refine(&r.cfg)
+	}
+	if r.cfg.NoInput {
+		if err := nullInput(r.fds[0]); err != nil {
+			return nil, err
+		}
+	}
+	r.stdio = classify(r.fds, r.cfg.Terminal)
+	if r.stdio.hasTerminal() {
+		r.tty = newTerminal(r.stdio.tty, r.wantsRaw())
+	}
+	return r.makeExec(), nil
 }
 
 // wantsRaw tells whether keys are to go to the server unprocessed; see
@@ -205,7 +221,8 @@ func (r *run) loop() error {
 		case st := <-c.stopped:
 			r.stop(unix.Signal(st.Sig))
 		case e := <-c.exit:
-			r.exited(e)
+			// The terminal stays as it is until all output has come.
+			r.exit = &e
 			flushed = c.flushed
 		case <-flushed:
 			return nil
@@ -213,7 +230,10 @@ func (r *run) loop() error {
 			if err := r.onSignal(sig.(unix.Signal)); err != nil {
 				return err
 			}
-		case <-c.keys:
+		case <-c.keys: // as a signal it went to the command with its key
+			if r.exit != nil {
+				return &InterruptedError{unix.SIGINT}
+			}
 			r.deaf.interrupted(r.session)
 		case <-r.deaf.expired():
 			if r.deaf.stillDeaf(r.session) {
@@ -244,12 +264,6 @@ func (r *run) started(reply fsyscall.ExecReply) error {
 	return &ExecError{reply.Stage, unix.Errno(reply.Errno), argv0(r.cfg.Argv), r.cwd}
 }
 
-func (r *run) exited(e fsyscall.Exit) {
-	r.exit = &e
-	// What is typed from now on is for the shell.
-	r.tty.leave(true)
-}
-
 // died tells why the session ended early. It is no loss when the command's
 // exit came with it: then only output is left to deliver.
 func (r *run) died() error {
@@ -262,7 +276,7 @@ func (r *run) died() error {
 	}
 	select {
 	case e := <-r.command.exit:
-		r.exited(e)
+		r.exit = &e
 	default:
 	}
 	if r.exit != nil {

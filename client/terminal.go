@@ -123,7 +123,9 @@ func (t *terminal) describe() fsyscall.Terminal {
 		d.Size = fsyscall.Size{Rows: 24, Cols: 80}
 		return d
 	}
-	if now, err := unix.IoctlGetTermios(t.fd, unix.TCGETS2); err == nil {
+	// In the background the modes of the moment are those of the shell's own
+	// line editor, and no command would be started with them.
+	if now, err := unix.IoctlGetTermios(t.fd, unix.TCGETS2); err == nil && t.foreground() {
 		d.Termios = wireTermios(now)
 	}
 	if !t.raw {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"sync"
 	"syscall"
@@ -48,6 +49,12 @@ type session struct {
 // Serve speaks on rw until the client ends the session; every process that it
 // started has ended when it returns.
 func (s Server) Serve(rw io.ReadWriteCloser) error {
+	// Commands must not inherit that the ssh-like command ignores these: Go
+	// resets in a child what it catches. HUP comes to the leader of a session
+	// when its terminal goes.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP)
+	defer signal.Stop(caught)
 	ss := &session{Server: s, cmds: map[uint32]*command{}}
 	ss.link = relay.New(rw, relay.Config{})
 	ss.ctl = ss.link.Stream(fsyscall.StreamControl)
@@ -214,10 +221,13 @@ func (s *session) start(e *fsyscall.Exec) (*command, fsyscall.ExecReply) {
 	if err != nil {
 		return fail(fsyscall.ExecStdio, err)
 	}
-	attr := &os.ProcAttr{Dir: e.Cwd, Files: files, Sys: &syscall.SysProcAttr{Setsid: true}}
+	attr := &os.ProcAttr{Dir: e.Cwd, Files: files, Sys: &syscall.SysProcAttr{Setpgid: true}}
 	attr.Env = append([]string{"PATH=" + os.Getenv("PATH")}, e.Env...)
 	if e.HasTerminal {
-		attr.Sys.Setctty, attr.Sys.Ctty = true, len(files)-1
+		if err := leadSession(files[len(files)-1]); err != nil {
+			return fail(fsyscall.ExecStdio, err)
+		}
+		attr.Sys = &syscall.SysProcAttr{Foreground: true, Ctty: int(files[len(files)-1].Fd())}
 	}
 	p, err := os.StartProcess(path, argv, attr)
 	if err != nil {
@@ -229,6 +239,18 @@ func (s *session) start(e *fsyscall.Exec) (*command, fsyscall.ExecReply) {
 	c.pid = p.Pid
 	_ = p.Release() // waited for with wait4, which sees stops
 	return c, fsyscall.ExecReply{PID: uint32(c.pid)}
+}
+
+// leadSession makes this process the leader of a session at a terminal, so
+// that the command's process group is not an orphaned one, in which the kernel
+// stops nothing. It works once in a process.
+func leadSession(tty *os.File) error {
+	if _, err := unix.Setsid(); err != nil {
+		return err
+	}
+	// The terminal's foreground group is set from a background one.
+	signal.Ignore(unix.SIGTTOU)
+	return unix.IoctlSetInt(int(tty.Fd()), unix.TIOCSCTTY, 0)
 }
 
 // watch waits for a command and tells of its stops and its end.

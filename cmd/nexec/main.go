@@ -89,8 +89,8 @@ func (o *options) adopt(hc hostConfig) {
 	o.exportOnly = o.exportOnly || hc.exportOnly == "yes"
 	o.sync = o.sync || hc.sync == "yes"
 	o.noCache = o.noCache || hc.cache == "no"
-	o.exports = append(o.exports, hc.exports...)
-	o.env = append(append([]string(nil), hc.env...), o.env...) // the last one counts
+	o.exports = append(append([]string(nil), hc.exports...), o.exports...) // the last one counts
+	o.env = append(append([]string(nil), hc.env...), o.env...)
 }
 
 func (o *options) makeView(hc hostConfig) (*view.View, error) {
@@ -129,13 +129,13 @@ func (o *options) envRules() client.EnvRules {
 }
 
 func runCommand(v *voice, o *options, s speaker) (client.Result, int) {
-	ssh, err := o.transport()
+	way, err := o.transport(v)
 	if err != nil {
 		return client.Result{}, v.fail(err, s)
 	}
 	res := client.Run(context.Background(), client.Config{
 		Session: client.SessionConfig{
-			Open: ssh.open,
+			Open: way.open,
 			Files: client.Files{
 				Args: o.filesArgs(),
 				Line: func(line string) { v.warn("fslave: %s", printable(line)) },
@@ -143,23 +143,15 @@ func runCommand(v *voice, o *options, s speaker) (client.Result, int) {
 			View: s.view.Rules(), Sync: o.sync, NoCache: o.noCache, Trace: o.stats,
 		},
 		Argv: o.argv, Env: o.envRules(), Terminal: o.terminal, NoInput: o.noInput,
+		Refine: way.refine,
 	})
-	sshErr := ssh.wait()
+	wayErr := way.wait()
 	var lost *client.LostError
-	if errors.As(res.Err, &lost) && !lost.Began && sshErr != nil {
-		v.say("%s", sshEnded(ssh.args[0], sshErr))
+	if errors.As(res.Err, &lost) && !lost.Began && wayErr != nil {
+		v.say("%s", wayFailed(way.name(), wayErr))
 		return res, statusFailure
 	}
 	return res, v.report(res, s, o.stats)
-}
-
-// transport decides how to reach the host.
-func (o *options) transport() (*sshCommand, error) {
-	args, err := o.sshArguments()
-	if err != nil {
-		return nil, err
-	}
-	return &sshCommand{args: args}, nil
 }
 
 // report says what the user has to know about a session that is over, and

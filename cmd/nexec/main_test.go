@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -58,6 +59,10 @@ func fakeSSH() {
 		s.Fatal = &fsyscall.Fatal{Code: fsyscall.FatalVersion, Detail: "9"}
 	case "cut":
 		s.OnExec = func(*fsyscall.Exec) { os.Exit(0) }
+	case "cut-later":
+		s.OnExec = func(*fsyscall.Exec) { time.AfterFunc(500*time.Millisecond, func() { os.Exit(0) }) }
+	case "silent":
+		s.Silent = true
 	case "lost":
 		s.EditExit = func(e *fsyscall.Exit) {
 			e.Lost = []fsyscall.LostWrite{{Path: "/data/x", Errno: 28}}

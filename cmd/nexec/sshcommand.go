@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/SumiTomohiko/nexec/client"
 )
 
 // splitCommand splits the value of --ssh into words as rsync splits its -e:
@@ -126,6 +128,11 @@ func (c *sshCommand) open(context.Context) (io.ReadWriteCloser, error) {
 	c.cmd = cmd
 	return &sshStream{in, out}, nil
 }
+
+func (c *sshCommand) name() string { return c.args[0] }
+
+// refine: an ssh-like command keeps its configuration to itself.
+func (c *sshCommand) refine(*client.Config) {}
 
 // wait ends the command, whose byte stream must be closed, and returns how it
 // ended.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/SumiTomohiko/nexec/client"
+	"github.com/SumiTomohiko/nexec/dial"
 	"github.com/SumiTomohiko/nexec/fsyscall"
 	"github.com/SumiTomohiko/nexec/relay"
 	"github.com/SumiTomohiko/nexec/view"
@@ -129,8 +130,8 @@ func sshMissing(name string, err error) error {
 	return fmt.Errorf("--ssh: cannot run %s: %s; is it installed?", printable(name), reason(err))
 }
 
-// sshEnded says that the command of --ssh ended before the session began.
-func sshEnded(name string, err error) string {
+// wayFailed says that the command of --ssh ended before the session began.
+func wayFailed(name string, err error) string {
 	return fmt.Sprintf("%s ended before the session began (%s); what it said above is why", printable(name), reason(err))
 }
 
@@ -303,7 +304,10 @@ func (s speaker) fatal(e *client.FatalError) string {
 
 func (s speaker) lost(e *client.LostError) string {
 	host := printable(s.host)
+	var noSubsystem *dial.SubsystemError
 	switch {
+	case errors.As(e.Err, &noSubsystem):
+		return printableLine(noSubsystem)
 	case errors.Is(e.Err, relay.ErrNotNexec):
 		return fmt.Sprintf("%s does not answer as nexec-server (%s); is it installed there, and does the login shell print anything?", host, printable(e.Err.Error()))
 	case errors.Is(e.Err, relay.ErrVersion):

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/SumiTomohiko/nexec/client"
+	"github.com/SumiTomohiko/nexec/dial"
+)
+
+// transport reaches nexec-server.
+type transport interface {
+	// open is a client.Opener.
+	open(context.Context) (io.ReadWriteCloser, error)
+	// refine applies what the way to the host says of the session.
+	refine(*client.Config)
+	// wait ends what open began, whose byte stream must be closed. It returns
+	// why it failed, if that explains a session that never began.
+	wait() error
+	// name is what an error of wait is about.
+	name() string
+}
+
+// transport decides how to reach the host: by an ssh-like command, or by
+// nexec's own SSH client.
+func (o *options) transport(v *voice) (transport, error) {
+	if o.ssh == "" {
+		return &sshTransport{opts: o.dialOptions(v), ttySaid: o.ttySaid}, nil
+	}
+	args, err := o.sshArguments()
+	if err != nil {
+		return nil, err
+	}
+	return &sshCommand{args: args}, nil
+}
+
+func (o *options) dialOptions(v *voice) dial.Options {
+	return dial.Options{
+		Destination: o.dest.text, User: o.user, Port: o.port, ConfigFile: o.configFile,
+		Identities: o.identities, Jump: o.jump, Settings: o.settings,
+		Verbose: o.verbose, Quiet: o.quiet, Stderr: v.w,
+	}
+}
+
+// sshTransport is a connection of nexec's own SSH client.
+type sshTransport struct {
+	opts    dial.Options
+	ttySaid bool // -t or -T wins over RequestTTY
+
+	mu     sync.Mutex
+	conn   *dial.Conn    // nil until it stands
+	closed chan struct{} // closed when conn has ended
+}
+
+func (t *sshTransport) name() string { return t.opts.Destination }
+
+func (t *sshTransport) open(ctx context.Context) (io.ReadWriteCloser, error) {
+	conn, err := dial.Dial(ctx, t.opts)
+	if err != nil {
+		return nil, err
+	}
+	ch, err := conn.OpenSubsystem(ctx, "nexec")
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.conn, t.closed = conn, make(chan struct{})
+	return &sshChannel{ReadWriter: ch, conn: conn, closed: t.closed}, nil
+}
+
+// refine applies ssh_config's RequestTTY, SendEnv, SetEnv and StdinNull. All
+// of the environment goes anyway, so SendEnv matters for names left out.
+func (t *sshTransport) refine(cfg *client.Config) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conn == nil {
+		return
+	}
+	c := t.conn.Config()
+	if !t.ttySaid {
+		cfg.Terminal = map[string]client.TerminalUse{
+			"no": client.TerminalNone, "yes": client.TerminalWanted, "force": client.TerminalForced,
+		}[strings.ToLower(c.RequestTTY)]
+	}
+	cfg.NoInput = cfg.NoInput || c.StdinNull
+	cfg.Env.Keep = append(cfg.Env.Keep, sendEnv(c.SendEnv)...)
+	cfg.Env.Set = append(append([]string(nil), c.SetEnv...), cfg.Env.Set...)
+}
+
+// sendEnv keeps the patterns that are not there to send everything.
+func sendEnv(patterns []string) []string {
+	var kept []string
+	for _, p := range patterns {
+		if strings.Trim(p, "*?") != "" {
+			kept = append(kept, p)
+		}
+	}
+	return kept
+}
+
+// closeGrace bounds the end of a connection that does not answer any more.
+const closeGrace = 3 * time.Second
+
+func (t *sshTransport) wait() error {
+	t.mu.Lock()
+	closed := t.closed
+	t.mu.Unlock()
+	if closed == nil {
+		return nil
+	}
+	select {
+	case <-closed:
+	case <-time.After(closeGrace):
+		// The process ends now, and the connection with it.
+	}
+	return nil
+}
+
+// sshChannel is the byte stream; the connection has no other, and ends with
+// it. Close does not block, whatever the network does.
+type sshChannel struct {
+	io.ReadWriter
+	conn   *dial.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (c *sshChannel) Close() error {
+	c.once.Do(func() {
+		go func() { // joined by wait
+			_ = c.conn.Close() // the session is over
+			close(c.closed)
+		}()
+	})
+	return nil
+}
