@@ -22,7 +22,7 @@ func (r *resolver) resolve(ctx context.Context, configFile string) error {
 	if name := r.first("hostname"); name != "" {
 		var err error
 		if host, err = expandPercent(name, map[byte]string{'h': r.host}, false); err != nil {
-			return fmt.Errorf("Hostname: %w", err)
+			return fmt.Errorf("keyword Hostname: %w", err)
 		}
 		r.values["hostname"] = []string{host}
 	}

@@ -29,7 +29,6 @@ type hostVerifier struct {
 	noPasswords bool  // the key is not the one known: nothing that can be replayed
 	mayUpdate   bool  // UpdateHostKeys may go on
 	failure     error // why verify refused
-	retyped     bool  // the host is known without its port
 }
 
 func newHostVerifier(cfg *Config, u *ui, direct bool, remote net.Addr) *hostVerifier {

@@ -5,7 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
-	"sync/atomic"
+
 	"syscall"
 	"testing"
 	"time"
@@ -18,7 +18,6 @@ type slowLink struct {
 	half    time.Duration
 	running sync.WaitGroup
 	to      string
-	bytes   atomic.Int64
 }
 
 func startSlowLink(t testing.TB, to string, half time.Duration) *slowLink {

@@ -148,10 +148,9 @@ func orNone(files []string) string {
 
 // generator makes configuration files.
 type generator struct {
-	rng   *rand.Rand
-	dir   string
-	files []string
-	text  []string
+	rng  *rand.Rand
+	dir  string
+	text []string
 }
 
 func (g *generator) shown() string { return strings.Join(g.text, "\n--\n") }
