@@ -83,6 +83,9 @@ func (s *Server) settle(n *node, errno syscall.Errno) {
 	if errno != 0 {
 		s.fail(n, n.path(), errno)
 	}
+	if n.pending == 0 && n.revoked {
+		s.revokeLate(n)
+	}
 	s.drop(n)
 }
 
@@ -112,6 +115,7 @@ func (s *Server) distrust(n *node) {
 		for name, c := range n.dir.children {
 			if !c.synthetic && c.pending == 0 {
 				c.until = time.Now()
+				n.dir.revoke(name)
 				s.notify.entry(n, name)
 			}
 		}
@@ -210,7 +214,6 @@ func (s *Server) makeBehind(c creation, n *node) {
 	s.entered(dir)
 	if n.isDir() {
 		dir.attr.Nlink++
-		n.named = dir.named
 	}
 	reply := &fsyscall.AttrReply{}
 	s.calls.post(0, c.op, c.msg(dir.wire, n.wire), reply, func(h fsyscall.Header) {
@@ -225,6 +228,7 @@ func (s *Server) makeBehind(c creation, n *node) {
 			}
 			if !h.Leased && n.until.IsZero() {
 				n.until = time.Now().Add(unleased)
+				s.bind(n, false)
 			}
 		}
 		s.settle(n, syscall.Errno(h.Errno))
@@ -254,6 +258,7 @@ func (s *Server) makeNow(c creation) (*node, syscall.Errno) {
 	s.told(n, ordered)
 	s.setAttr(n, &reply.Attr, res.leased)
 	s.place(dir, c.name, n)
+	s.bind(n, res.leased)
 	if c.prepare != nil {
 		c.prepare(n)
 	}
@@ -447,6 +452,7 @@ func (s *Server) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse
 	s.setAttr(n, &reply.Attr, res.leased)
 	s.byInode[n.key] = n
 	s.place(dir, name, n)
+	s.bind(n, res.leased)
 	s.fillEntry(n, out)
 	return fuse.OK
 }

@@ -128,11 +128,7 @@ func (s *Server) takeListing(dir *node, gen uint64, l *listed) {
 	}
 	d.whole, d.absent, d.big = true, nil, false
 	if dir.pending == 0 {
-		named := dir.named
 		s.learn(dir, &l.self, l.leased)
-		if dir != s.root {
-			dir.named = named // its own watch says nothing of its name
-		}
 	}
 }
 
@@ -152,6 +148,7 @@ func (s *Server) takeEntry(dir *node, e *fsyscall.Entry, leased bool) *node {
 		n.target, n.hasLink = e.Target, true
 	}
 	s.place(dir, e.Name, n)
+	s.bind(n, leased)
 	return n
 }
 

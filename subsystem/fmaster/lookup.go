@@ -125,7 +125,8 @@ func (s *Server) peek(dir *node, name string) (n *node, known bool) {
 		return nil, false
 	}
 	if n := d.children[name]; n != nil {
-		if n.synthetic || n.pending > 0 || n.nameFresh(now) && !s.cfg.Hello.NoCache {
+		_, stale := d.stale[name]
+		if n.synthetic || n.pending > 0 || !stale && n.nameFresh(now) && n.usable(now) && !s.cfg.Hello.NoCache {
 			s.stats.hits.Add(1)
 			s.used(d)
 			return n, true
@@ -204,13 +205,14 @@ func (s *Server) found(dir *node, name string, gen uint64, fresh *node, a *fsysc
 		s.countNodes--
 		s.calls.forget(fresh.wire, via)
 	}
-	s.learn(n, a, res.leased)
 	s.place(dir, name, n)
 	if current {
 		s.extend(dir, res.leased)
-	} else {
-		n.until = time.Now() // answered, but not to be kept
-		n.named = n.until
+	}
+	s.learn(n, a, res.leased && current)
+	s.bind(n, res.leased && current)
+	if !current {
+		n.until, n.named = time.Now(), time.Now() // answered, but not to be kept
 	}
 	return n, 0
 }
@@ -273,7 +275,6 @@ func (s *Server) vanished(dir *node, name string) {
 // was, so that the kernel's next look-up asks.
 func (s *Server) stale(n *node) {
 	n.until = time.Now()
-	n.named = n.until
 	n.gen++
 	if n != s.root && n.pending == 0 {
 		s.forget(n)
@@ -283,6 +284,7 @@ func (s *Server) stale(n *node) {
 		p.gen++
 		if d := p.dir; d != nil {
 			d.whole, d.absent = false, nil
+			d.revoke(n.name)
 		}
 		s.notify.entry(p, n.name)
 	}
@@ -452,20 +454,19 @@ func (s *Server) readLink(n *node) (string, syscall.Errno) {
 }
 
 // validity is how long the kernel may keep n's attributes.
-func (s *Server) validity(n *node) (sec uint64, nsec uint32) {
-	if n.synthetic {
+func (s *Server) validity(n *node) (sec uint64, nsec uint32) { return s.keep(n, n.until) }
+
+func (s *Server) keep(n *node, until time.Time) (sec uint64, nsec uint32) {
+	switch {
+	case n.synthetic:
 		return forever, 0
-	}
-	if s.cfg.Hello.NoCache {
+	case s.cfg.Hello.NoCache:
 		return 0, 0
-	}
-	if n.until.IsZero() {
+	case until.IsZero():
 		return forever, 0
 	}
-	if d := time.Until(n.until); d > 0 {
-		return uint64(d / time.Second), uint32(d % time.Second)
-	}
-	return 0, 0
+	left := max(0, time.Until(until))
+	return uint64(left / time.Second), uint32(left % time.Second)
 }
 
 // absentValidity is how long the kernel may keep that a name in dir does not
@@ -490,10 +491,7 @@ func (s *Server) fillEntry(n *node, out *fuse.EntryOut) {
 	*out = fuse.EntryOut{NodeId: uint64(n.id), Generation: 1}
 	s.fillAttr(n, &out.Attr)
 	out.AttrValid, out.AttrValidNsec = s.validity(n)
-	out.EntryValid, out.EntryValidNsec = out.AttrValid, out.AttrValidNsec
-	if n.isDir() && !n.synthetic && n.named.IsZero() && !s.cfg.Hello.NoCache {
-		out.EntryValid, out.EntryValidNsec = forever, 0
-	}
+	out.EntryValid, out.EntryValidNsec = s.keep(n, n.named)
 }
 
 func (s *Server) fillAbsent(dir *node, out *fuse.EntryOut) {

@@ -52,8 +52,9 @@ type node struct {
 	// are not while the session has made it up (see Server.provisionalIno).
 	key   inodeKey
 	until time.Time // attr may be used until then; zero: under lease
-	// named is until for the entry of a directory in its parent: whether the
-	// directory itself changed is known only if it is watched itself.
+	// named is until for the entry that leads to it. The two are apart because
+	// attributes may also come by an open file, whose name may be gone, and
+	// because those of a directory are watched only if it is watched itself.
 	named   time.Time
 	known   bool   // attr was ever received or made
 	target  string // of a symbolic link, when hasLink
@@ -73,6 +74,7 @@ type node struct {
 	// dirtyTimes: Mtime was made up by writes since it was last set.
 	dirtyTimes bool
 	dropped    bool
+	revoked    bool // while changes were on their way
 	// fetching is closed when the content asked for ahead has come; guessed is
 	// what it takes of the prefetcher's budget until it is used.
 	fetching   chan struct{}
@@ -89,6 +91,9 @@ type node struct {
 // dirState is what is known of a directory's entries.
 type dirState struct {
 	children map[string]*node
+	// stale has names whose entries were revoked: they are kept so that what is
+	// still the same keeps its node.
+	stale map[string]struct{}
 	// absent has names known not to exist, when the listing is not whole.
 	absent map[string]struct{}
 	// whole: every entry is in children. Both hold only under a lease or
@@ -129,12 +134,24 @@ func (n *node) fresh(now time.Time) bool {
 	return n.known && (n.until.IsZero() || now.Before(n.until))
 }
 
-// nameFresh tells whether it may be used that n's name leads to n.
+// nameFresh tells whether n's entry may be used.
 func (n *node) nameFresh(now time.Time) bool {
-	if n.isDir() && !n.synthetic {
-		return n.known && (n.named.IsZero() || now.Before(n.named))
+	return n.synthetic || n.known && (n.named.IsZero() || now.Before(n.named))
+}
+
+// usable tells whether a look-up may be answered with n: it brings attributes,
+// which a directory is asked for apart.
+func (n *node) usable(now time.Time) bool { return n.isDir() || n.fresh(now) }
+
+// revoke makes an entry be looked up again.
+func (d *dirState) revoke(name string) {
+	if d.children[name] == nil {
+		return
 	}
-	return n.fresh(now)
+	if d.stale == nil {
+		d.stale = make(map[string]struct{})
+	}
+	d.stale[name] = struct{}{}
 }
 
 // fresh tells whether what is known of the entries may be used.
@@ -207,6 +224,7 @@ func (s *Server) place(dir *node, name string, n *node) {
 	}
 	d.children[name] = n
 	delete(d.absent, name)
+	delete(d.stale, name)
 	if n.parent == nil {
 		n.link = link{dir, name}
 	} else if n.link != (link{dir, name}) {
@@ -227,6 +245,7 @@ func (s *Server) displace(dir *node, name string) *node {
 		return nil
 	}
 	delete(d.children, name)
+	delete(d.stale, name)
 	l := link{dir, name}
 	if n.link == l {
 		n.link = link{}
@@ -358,12 +377,17 @@ func (s *Server) setAttr(n *node, a *fsyscall.Attr, leased bool) {
 		n.attr.Ino = s.visibleIno(a)
 	}
 	n.known = true
-	n.until, n.named = time.Time{}, time.Time{}
-	if !leased || a.Flags&fsyscall.AttrUnwatched != 0 {
+	n.until = time.Time{}
+	if !leased || a.Flags&fsyscall.AttrUnwatched != 0 || n.isDir() && (n.dir == nil || !n.dir.leased) {
 		n.until = time.Now().Add(s.unleased())
-		n.named = n.until
-	} else if n.isDir() && (n.dir == nil || !n.dir.leased) {
-		n.until = time.Now().Add(s.unleased())
+	}
+}
+
+// bind records that n was found by a name.
+func (s *Server) bind(n *node, leased bool) {
+	n.named = time.Time{}
+	if !leased || s.cfg.Hello.NoCache {
+		n.named = time.Now().Add(s.unleased())
 	}
 }
 

@@ -311,16 +311,16 @@ func (s *Server) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 		s.drop(n)
 		return
 	}
-	n.pending++
+	p := n.path()
 	s.calls.post(0, fsyscall.OpRelease, &fsyscall.Release{File: f.id}, &fsyscall.Empty{}, func(h fsyscall.Header) {
-		s.mu.Lock()
-		errno := syscall.Errno(h.Errno)
-		if f.err != 0 || !f.writable() {
-			errno = 0 // it was never open, or nothing was written through it
+		if h.Errno == 0 || f.err != 0 || !f.writable() {
+			return // closed; or it was never open, or nothing was written through it
 		}
-		s.settle(n, errno)
+		s.mu.Lock()
+		s.fail(n, p, syscall.Errno(h.Errno))
 		s.mu.Unlock()
 	})
+	s.drop(n)
 }
 
 // stdioNode says that a node is a standard stream's file. id is the number by

@@ -46,9 +46,6 @@ func (s *Server) revokeNode(n *node, what fsyscall.RevokeWhat) {
 	}
 	n.gen++
 	n.until = time.Now()
-	if what != fsyscall.RevokeAttr {
-		n.named = n.until
-	}
 	n.xattrs = nil
 	n.hasLink = false
 	n.attr.Flags &^= fsyscall.AttrNoXattr
@@ -76,10 +73,28 @@ func (s *Server) revokeEntry(dir *node, name string, c *node) {
 	if c != nil && c.pending == 0 {
 		// The entry stays until the next look says what it is now, so that a
 		// file that is still the same one keeps its node.
+		d.revoke(name)
 		s.revokeNode(c, fsyscall.RevokeData)
 	}
-	if c == nil || c.mounts == nil && c.pending == 0 {
+	if c != nil && c.pending > 0 {
+		c.revoked = true // see settle
+		return
+	}
+	if c == nil || c.mounts == nil {
 		s.notify.entry(dir, name)
+	}
+}
+
+// revokeLate does what a revocation that came while changes to n were on their
+// way left to do.
+func (s *Server) revokeLate(n *node) {
+	n.revoked = false
+	s.revokeNode(n, fsyscall.RevokeData)
+	if n.parent != nil {
+		n.parent.dir.revoke(n.name)
+		if n.mounts == nil {
+			s.notify.entry(n.parent, n.name)
+		}
 	}
 }
 
@@ -91,6 +106,8 @@ func (s *Server) revokeTree(n *node) {
 		todo = todo[:len(todo)-1]
 		if n.pending == 0 {
 			s.revokeNode(n, fsyscall.RevokeData)
+		} else {
+			n.revoked = true
 		}
 		n.gen++
 		if n.dir == nil || n.synthetic {
@@ -100,8 +117,9 @@ func (s *Server) revokeTree(n *node) {
 		if n.mounts == nil && n.parent != nil && n.refs > 0 {
 			s.notify.entry(n.parent, n.name)
 		}
-		for _, c := range n.dir.children {
+		for name, c := range n.dir.children {
 			if !c.synthetic {
+				n.dir.revoke(name)
 				todo = append(todo, c)
 			}
 		}

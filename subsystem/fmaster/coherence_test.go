@@ -1,0 +1,77 @@
+package fmaster_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// soon waits until script prints want, as it must within 300 ms of a change
+// made on the client.
+func (w *world) soon(want, script string) {
+	w.t.Helper()
+	var got string
+	for end := time.Now().Add(3 * time.Second); ; {
+		got, _ = w.try(script)
+		if got == want {
+			return
+		}
+		if time.Now().After(end) {
+			w.t.Errorf("%s: %q, want %q", script, got, want)
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func TestClientChanges(t *testing.T) {
+	modes(t, func(t *testing.T, opts ...option) {
+		w := newWorld(t, opts...)
+		in := func(name string) string { return filepath.Join(w.client, name) }
+		os.MkdirAll(in("d/e"), 0o755)
+		os.WriteFile(in("d/f"), []byte("one"), 0o644)
+		os.WriteFile(in("d/e/g"), []byte("gee"), 0o644)
+		os.Symlink("f", in("d/l"))
+		w.sh("ls -lR; cat d/f d/e/g d/l; test ! -e d/new")
+		os.WriteFile(in("d/f"), []byte("three"), 0o644)
+		w.soon("three", "cat d/f")
+		w.soon("5", "stat -c %s d/f")
+		os.Chmod(in("d/f"), 0o600)
+		w.soon("600", "stat -c %a d/f")
+		os.WriteFile(in("d/new"), []byte("n"), 0o644)
+		w.soon("n", "cat d/new")
+		os.WriteFile(in("d/tmp"), []byte("over"), 0o644)
+		os.Rename(in("d/tmp"), in("d/f"))
+		w.soon("over", "cat d/f")
+		os.Remove(in("d/l"))
+		os.Symlink("new", in("d/l"))
+		w.soon("n", "cat d/l")
+		os.Rename(in("d"), in("D"))
+		w.soon("gee", "cat D/e/g")
+		w.soon("cat: d/e/g: No such file or directory", "cat d/e/g || true")
+		w.soon("over", "cat D/f")
+		os.Rename(in("D"), in("d"))
+		w.soon("gee over", "echo $(cat d/e/g) $(cat d/f)")
+		os.Remove(in("d/f"))
+		w.soon("cat: d/f: No such file or directory", "cat d/f || true")
+		w.soon("e l new", "echo $(ls d)")
+	})
+}
+
+// TestOpenWhileChanged: what is open stays readable when the client removes or
+// replaces it, and the name is seen as it is.
+func TestOpenWhileChanged(t *testing.T) {
+	modes(t, func(t *testing.T, opts ...option) {
+		w := newWorld(t, opts...)
+		f := filepath.Join(w.client, "f")
+		os.WriteFile(f, []byte("old"), 0o644)
+		go func() {
+			time.Sleep(500 * time.Millisecond)
+			os.Remove(f)
+		}()
+		if got := w.sh("exec 3<f; sleep 1; cat <&3; cat f 2>&1 || true"); got != "oldcat: f: No such file or directory" {
+			t.Errorf("got %q", got)
+		}
+	})
+}
