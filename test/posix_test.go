@@ -504,7 +504,10 @@ print(t(0,10),t(15,1),t(20,5))`
 			must(t, os.Chmod(f, 0))
 			_, err := os.Open(f)
 			wants(t, err, unix.EACCES)
-			wants(t, os.Chown(f, 0, 0), unix.EPERM)
+			// In a user namespace that does not map root the kernel says EINVAL.
+			if err := os.Chown(f, 0, 0); !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL) {
+				t.Errorf("chown to root: %v", err)
+			}
 			must(t, os.Mkdir(dir+"/closed", 0o500))
 			wants(t, os.WriteFile(dir+"/closed/x", nil, 0o600), unix.EACCES)
 		},

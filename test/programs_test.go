@@ -114,7 +114,7 @@ func TestArchives(t *testing.T) {
 	s := newSite(t)
 	s.local(t, `mkdir -p tree/a/b; for i in $(seq 300); do head -c $((i*37)) /dev/urandom >tree/a/f$i; done; ln tree/a/f1 tree/a/b/hard; ln -s ../f2 tree/a/b/sym
 		touch -d '2001-02-03 04:05:06.789012345' tree/a/f3; chmod 4711 tree/a/f4; mkfifo tree/pipe; head -c 5 /dev/zero >tree/sparse; truncate -s 10M tree/sparse`)
-	s.sh(t, `tar cf t.tar tree && mkdir un && tar xf t.tar -C un && rsync -aHS --delete tree/ synced/ && tar cf - tree | (mkdir piped && tar xf - -C piped)`)
+	s.sh(t, `tar cf t.tar tree && mkdir un && tar xpf t.tar -C un && rsync -aHS --delete tree/ synced/ && tar cf - tree | (mkdir piped && tar xpf - -C piped)`)
 	out := s.local(t, `
 list() { (cd "$1" && find . -printf '%p %y %m %s %T@ %l %n\n' | sed 's/^\(.* d .*\) [0-9.]* *$/\1/' | sort); }
 list tree >want; for d in un/tree piped/tree synced; do list $d >got; cut -d' ' -f1-4,6- want >w; cut -d' ' -f1-4,6- got >g; diff w g; diff -r --no-dereference -x pipe tree $d; done
