@@ -53,13 +53,27 @@ func (c *conn) proveHostKeys(payload []byte) ([]byte, bool) {
 			Name         string
 			Session, Key []byte
 		}{"hostkeys-prove-00@openssh.com", c.ssh.SessionID(), m.Key})
-		sig, err := signer.Sign(rand.Reader, data)
+		sig, err := c.signProof(signer, data)
 		if err != nil {
 			return nil, false
 		}
 		proof = append(proof, ssh.Marshal(struct{ Sig []byte }{ssh.Marshal(sig)})...)
 	}
 	return proof, len(proof) > 0
+}
+
+// signProof signs with the algorithm that the client expects: for an RSA key
+// that of the key exchange if it was one of RSA's, and never with SHA-1.
+func (c *conn) signProof(signer ssh.Signer, data []byte) (*ssh.Signature, error) {
+	as, ok := signer.(ssh.AlgorithmSigner)
+	if !ok || signer.PublicKey().Type() != ssh.KeyAlgoRSA {
+		return signer.Sign(rand.Reader, data)
+	}
+	algorithm := ssh.KeyAlgoRSASHA512
+	if m, ok := c.ssh.Conn.(ssh.AlgorithmsConnMetadata); ok && m.Algorithms().HostKey == ssh.KeyAlgoRSASHA256 {
+		algorithm = ssh.KeyAlgoRSASHA256
+	}
+	return as.SignWithAlgorithm(rand.Reader, data, algorithm)
 }
 
 // maxProof bounds how much is signed on one request: more than any number of
