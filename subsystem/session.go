@@ -56,6 +56,9 @@ type FilesConfig struct {
 	UID, GID    uint32
 	MappedIDs   bool            // every uid and gid is valid in the mount's user namespace
 	Mountpoints map[string]bool // absolute paths of the view → is a directory
+	// Hidden are trees that the view takes from the server and that the server
+	// lacks: ENOENT, whatever the client has there.
+	Hidden []string
 }
 
 // Options are a session's settings.
@@ -201,7 +204,7 @@ func (s *session) begin() error {
 	}
 	s.files = s.opts.NewFiles(FilesConfig{
 		Link: s.link, Hello: s.hello, UID: s.login.uid, GID: s.login.gid,
-		MappedIDs: !s.space.UserNamespace(), Mountpoints: plan.Mountpoints(),
+		MappedIDs: !s.space.UserNamespace(), Mountpoints: plan.Mountpoints(), Hidden: plan.Hidden(),
 	})
 	s.wg.Go(s.events)
 	s.wg.Go(s.control)

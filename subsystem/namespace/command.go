@@ -197,18 +197,43 @@ func (in *initProcess) start(c *command) outcome {
 	if err != nil {
 		return failed(fsyscall.ExecFork, err)
 	}
-	var b [stageReportSize]byte
-	for n := 0; n < len(b); {
-		m, err := unix.Read(pipe[0], b[n:])
+	return in.awaitStage(c, pipe[0])
+}
+
+// awaitStage waits until the exec stage has executed the program, which closes
+// its report, or has failed. A stage that was stopped is made to go on: nobody
+// could be told yet that the command has stopped.
+func (in *initProcess) awaitStage(c *command, report int) outcome {
+	const patience = 50 // milliseconds
+	for {
+		fds := []unix.PollFd{{Fd: int32(report), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, patience)
 		if err == unix.EINTR {
 			continue
 		}
-		if m <= 0 {
-			return outcome{} // closed by a successful execution, or by death
+		if err != nil {
+			return failed(fsyscall.ExecFork, err)
 		}
-		n += m
+		if n > 0 {
+			break
+		}
+		select {
+		case <-c.states:
+			unix.Kill(-c.pid, unix.SIGCONT)
+		default:
+		}
 	}
-	return outcome{fsyscall.ExecStage(b[0]), syscall.Errno(binary.LittleEndian.Uint32(b[1:]))}
+	var b [stageReportSize]byte // written at once
+	for {
+		n, err := unix.Read(report, b[:])
+		switch {
+		case err == unix.EINTR:
+		case n < len(b):
+			return outcome{} // executed, or killed
+		default:
+			return outcome{fsyscall.ExecStage(b[0]), syscall.Errno(binary.LittleEndian.Uint32(b[1:]))}
+		}
+	}
 }
 
 // openStdio opens the standard streams that init opens itself.

@@ -76,7 +76,7 @@ func (m *terminal) typeIn(keys string) {
 
 func TestTerminal(t *testing.T) {
 	s := start(t, rules())
-	m := s.beginOnTerminal(onTerminal("sh", "-c", "tty; stty size; stty -a | grep -o 'speed 38400'; read x; echo got $x; trap 'stty size' WINCH; while :; do sleep 0.05; done"))
+	m := s.beginOnTerminal(onTerminal("sh", "-c", "tty; stty size; stty -a | grep -o 'speed 38400'; trap 'stty size' WINCH; read x; echo got $x; while :; do sleep 0.05; done"))
 	m.expect("/dev/pts/0\r\n40 100\r\nspeed 38400\r\n")
 	m.typeIn("hello\n")
 	m.expect("got hello")
@@ -106,10 +106,9 @@ func TestStopAndContinue(t *testing.T) {
 		t.Errorf("after ^D: %+v", ev)
 	}
 
-	x := request("sh", "-c", "echo begun; while :; do sleep 0.05; done")
+	x := request("sleep", "100")
 	x.Cmd = 1
-	_, out := s.begin(x)
-	out.Read(make([]byte, 6))
+	s.begin(x)
 	for range 2 {
 		s.space.Signal(1, uint8(unix.SIGTSTP))
 		if ev := s.event(Stopped); ev.Signal != uint8(unix.SIGTSTP) || ev.Cmd != 1 {
@@ -120,6 +119,32 @@ func TestStopAndContinue(t *testing.T) {
 	s.space.Signal(1, uint8(unix.SIGTERM))
 	if ev := s.event(Ended); ev.Signal != uint8(unix.SIGTERM) {
 		t.Errorf("%+v", ev)
+	}
+}
+
+// A stop that comes before the program is executed does not hold it up.
+func TestStopBeforeStart(t *testing.T) {
+	s := start(t, rules())
+	for i := range 5 {
+		x := request("true")
+		x.Cmd = uint32(i)
+		c := Command{Exec: x, Path: "/usr/bin:/bin"}
+		c.Files[1], _ = os.OpenFile(os.DevNull, os.O_RDWR, 0)
+		if err := s.space.Run(c); err != nil {
+			t.Fatal(err)
+		}
+		s.space.Signal(x.Cmd, uint8(unix.SIGTSTP))
+		s.event(Started)
+		for ended := false; !ended; {
+			select {
+			case ev := <-s.space.Events():
+				if ended = ev.Kind == Ended; !ended { // it was executed before
+					s.space.Signal(x.Cmd, uint8(unix.SIGCONT))
+				}
+			case <-time.After(5 * time.Second):
+				t.Fatal("the command does not end")
+			}
+		}
 	}
 }
 

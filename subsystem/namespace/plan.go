@@ -3,7 +3,6 @@ package namespace
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -28,7 +27,8 @@ type Tree struct {
 type Plan struct {
 	Trees []Tree
 
-	rules []fsyscall.ViewRule
+	rules  []fsyscall.ViewRule
+	hidden []string
 }
 
 // Remote tells whether a path of the view comes from the server.
@@ -53,11 +53,13 @@ func NewPlan(rules []fsyscall.ViewRule) (*Plan, error) {
 		t := Tree{Path: r.Path, Remote: r.Remote}
 		if r.Remote {
 			st, err := os.Stat(r.Path)
-			if err == nil {
+			switch {
+			case err == nil:
 				t.Dir = st.IsDir()
-			} else if t.Missing = true; hasLocalBelow(rules, r.Path) {
-				t.Dir = true
-			} else if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			case hasLocalBelow(rules, r.Path):
+				t.Missing, t.Dir = true, true
+			default: // whatever the reason, there is nothing to mount
+				p.hidden = append(p.hidden, r.Path)
 				continue
 			}
 		}
@@ -105,16 +107,30 @@ func below(p, tree string) bool {
 }
 
 // Mountpoints returns the paths of the view that fmaster must have for the
-// plan; the value tells whether the path is a directory.
+// plan; the value tells whether the path is a directory. All that is below
+// such a path is the server's. A tree that has one of the client's below it
+// therefore is not named itself, but as the directory above another mount
+// point: it exists then, and what the client has in it can be reached.
 func (p *Plan) Mountpoints() map[string]bool {
 	m := map[string]bool{"/proc": true}
 	for _, t := range p.Trees {
-		if t.Remote {
+		switch {
+		case !t.Remote:
+		case hasLocalBelow(p.rules, t.Path):
+			m[t.Path+"/"+placeholder] = true
+		default:
 			m[t.Path] = t.Dir
 		}
 	}
 	return m
 }
+
+// Hidden returns the trees that the view takes from the server and that the
+// server does not have. Nothing is mounted there: fmaster must answer ENOENT.
+func (p *Plan) Hidden() []string { return p.hidden }
+
+// placeholder is a name in a directory that will be covered.
+const placeholder = ".nexec-mounts"
 
 func (p *Plan) encode(e *encoder) {
 	e.u32(uint32(len(p.Trees)))

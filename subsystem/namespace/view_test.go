@@ -182,8 +182,12 @@ func TestPlan(t *testing.T) {
 		t.Errorf("%s", strings.Join(got, "\n"))
 	}
 	m := p.Mountpoints()
-	if len(m) != 5 || !m["/usr"] || m["/etc/passwd"] || !m["/nowhere"] || !m["/usr/local/lib"] || !m["/proc"] {
+	if _, file := m["/etc/passwd"]; len(m) != 5 || !m["/usr/.nexec-mounts"] || !file || m["/etc/passwd"] || !m["/nowhere/.nexec-mounts"] ||
+		!m["/usr/local/lib"] || !m["/proc"] {
 		t.Errorf("%v", m)
+	}
+	if h := p.Hidden(); len(h) != 1 || h[0] != "/usr-not-there" {
+		t.Errorf("hidden: %v", h)
 	}
 	var e encoder
 	p.encode(&e)
