@@ -5,10 +5,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"github.com/SumiTomohiko/nexec/client/clienttest"
 	"github.com/SumiTomohiko/nexec/fsyscall"
@@ -32,6 +34,11 @@ func standInFslave() {
 				fmt.Fprintln(f, kv)
 			}
 			f.Close()
+		}
+	}
+	if name := os.Getenv("HOME") + "/fslave-pid"; os.Getenv("HOME") != "" {
+		if err := os.WriteFile(name, []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 		}
 	}
 	_, _ = io.Copy(io.Discard, os.Stdin)
@@ -71,7 +78,29 @@ func fakeSSH() {
 	case "stats":
 		s.EditExit = func(e *fsyscall.Exit) { e.Stats = []byte("round trips 3\nevil \x1b[2J\n") }
 	case "describe":
-		s.OnExec = func(e *fsyscall.Exec) { fmt.Fprint(os.Stderr, clienttest.Describe(e)) }
+		s.OnExec = func(e *fsyscall.Exec) {
+			if err := os.WriteFile(os.Getenv("FAKESSH_OUT"), []byte(clienttest.Describe(e)), 0o600); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+		}
+	case "offsets":
+		off := [3]uint64{}
+		s.OnExec = func(e *fsyscall.Exec) { off = [3]uint64{e.Stdio[0].Off + 5, e.Stdio[1].Off + 4} }
+		s.EditExit = func(e *fsyscall.Exit) { e.Off = off }
+	case "signal":
+		n, err := strconv.Atoi(os.Getenv("FAKESSH_SIGNAL"))
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		s.Exec = func(*fsyscall.Exec) (fsyscall.ExecReply, *fsyscall.Exit) {
+			return fsyscall.ExecReply{PID: 1}, &fsyscall.Exit{Signal: uint8(n), Core: true}
+		}
+	case "deaf":
+		// Alive at first, then stopped: nothing is answered any more.
+		s.Exec = func(*fsyscall.Exec) (fsyscall.ExecReply, *fsyscall.Exit) {
+			time.AfterFunc(200*time.Millisecond, func() { _ = unix.Kill(os.Getpid(), unix.SIGSTOP) })
+			return fsyscall.ExecReply{PID: 1}, nil
+		}
 	case "denied":
 		s.Exec = func(*fsyscall.Exec) (fsyscall.ExecReply, *fsyscall.Exit) {
 			return fsyscall.ExecReply{Stage: fsyscall.ExecDenied, Errno: 1}, nil

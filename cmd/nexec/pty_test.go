@@ -326,17 +326,27 @@ func TestTerminalCloses(t *testing.T) {
 	}
 }
 
-// awaitGone waits until the process whose number is in a file has ended.
-func awaitGone(t *testing.T, pidFile string) {
+// readPid waits for a process to write its number to a file.
+func readPid(t *testing.T, file string) int {
 	t.Helper()
 	var pid int
-	b, err := os.ReadFile(pidFile)
-	if err != nil {
-		t.Fatal(err)
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		b, err := os.ReadFile(file)
+		if err == nil {
+			if _, err = fmt.Sscan(string(b), &pid); err == nil {
+				return pid
+			}
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
 	}
-	if _, err := fmt.Sscan(string(b), &pid); err != nil {
-		t.Fatal(err)
-	}
+}
+
+// awaitGone waits until the process whose number is in a file has ended.
+func awaitGone(t *testing.T, file string) {
+	t.Helper()
+	pid := readPid(t, file)
 	for end := time.Now().Add(5 * time.Second); !errors.Is(unix.Kill(pid, 0), unix.ESRCH); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("process %d still runs", pid)
