@@ -25,8 +25,6 @@ type bench struct {
 	src  string // file of random bytes on the server
 	runs int
 	max  time.Duration
-	// persist: nexec can keep a session for the next command.
-	persist bool
 }
 
 func shapes() []Shape {

@@ -533,10 +533,10 @@ print(t(0,10),t(15,1),t(20,5))`
 			m, err := unix.Mmap(-1, 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 			must(t, err)
 			copy(m, "direct")
-			n, err := unix.Pwrite(fd, m[:4096], 0)
+			_, err = unix.Pwrite(fd, m[:4096], 0)
 			must(t, err)
 			clear(m)
-			n, err = unix.Pread(fd, m[:4096], 0)
+			n, err := unix.Pread(fd, m[:4096], 0)
 			must(t, err)
 			if n != 4096 || string(m[:6]) != "direct" {
 				t.Errorf("%d bytes, %q", n, m[:6])
