@@ -51,7 +51,10 @@ func (e *LostError) Error() string { return fmt.Sprintf("connection lost: %v", e
 func (e *LostError) Unwrap() error { return e.Err }
 
 // FilesError: fslave could not be started, or ended before the session did.
-type FilesError struct{ Err error }
+type FilesError struct {
+	Err error
+	Ran bool // it was started
+}
 
 func (e *FilesError) Error() string { return fmt.Sprintf("file service: %v", e.Err) }
 func (e *FilesError) Unwrap() error { return e.Err }

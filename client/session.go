@@ -62,7 +62,7 @@ func Start(ctx context.Context, cfg SessionConfig, stdio map[int]int) (*Session,
 	}
 	files, err := startFiles(cfg.Files, stdio)
 	if err != nil {
-		return nil, &FilesError{err}
+		return nil, &FilesError{Err: err}
 	}
 	rw, err := cfg.Open(ctx)
 	if err != nil {
@@ -245,7 +245,7 @@ func replace[T any](ch chan T, v T) {
 func (s *Session) serveFiles() {
 	err := s.files.serve(s.link)
 	if s.link.Err() == nil && err != nil {
-		s.fail(&FilesError{err})
+		s.fail(&FilesError{Err: err, Ran: true})
 	}
 }
 

@@ -316,15 +316,20 @@ func (s speaker) lost(e *client.LostError) string {
 		return fmt.Sprintf("%s ended the session before it began; is nexec-server installed there?", host)
 	case e.Err == nil:
 		return fmt.Sprintf("connection to %s lost: the server ended the session; the command was ended with it", host)
-	case !e.Began:
-		return fmt.Sprintf("connection to %s lost before the session began: %s; is nexec-server installed there?", host, printable(e.Err.Error()))
 	}
-	return fmt.Sprintf("connection to %s lost: %s; the command was ended with it", host, printable(e.Err.Error()))
+	why := printable(strings.TrimPrefix(e.Err.Error(), relay.ErrLost.Error()+": "))
+	if !e.Began {
+		return fmt.Sprintf("connection to %s lost before the session began: %s; is nexec-server installed there?", host, why)
+	}
+	return fmt.Sprintf("connection to %s lost: %s; the command was ended with it", host, why)
 }
 
 func (s speaker) filesFailed(e *client.FilesError) string {
-	if errors.Is(e, os.ErrNotExist) {
+	switch {
+	case errors.Is(e, exec.ErrNotFound) || errors.Is(e, os.ErrNotExist):
 		return "cannot start the file service: no fslave beside nexec or in PATH; install it there"
+	case !e.Ran:
+		return fmt.Sprintf("cannot start the file service (fslave): %s; reinstall it beside nexec", reason(e.Err))
 	}
 	return fmt.Sprintf("the file service (fslave) failed: %s; the command on the server was ended", printable(e.Err.Error()))
 }
