@@ -363,7 +363,7 @@ func (in *initProcess) fork(c *command, report int) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	attr := &syscall.ProcAttr{
-		Env:   []string{"GOMAXPROCS=1", "GOGC=off", "GOTRACEBACK=none"},
+		Env:   []string{"GOMAXPROCS=1", "GOGC=off", "GOTRACEBACK=none", prompt},
 		Files: make([]uintptr, 0, stageFiles),
 		Sys:   &syscall.SysProcAttr{},
 	}

@@ -113,6 +113,10 @@ func realRoot() bool {
 	return data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
 }
 
+// prompt lets a program built with the race detector exit at once; others do
+// not look at it.
+const prompt = "GORACE=atexit_sleep_ms=0"
+
 // command returns init's process, ready to be started.
 func (s *Space) command(socket, conf *os.File) *exec.Cmd {
 	attr := &syscall.SysProcAttr{
@@ -131,7 +135,7 @@ func (s *Space) command(socket, conf *os.File) *exec.Cmd {
 	return &exec.Cmd{
 		Path:        "/proc/self/exe",
 		Args:        []string{initName},
-		Env:         []string{"GOTRACEBACK=single"},
+		Env:         []string{"GOTRACEBACK=single", prompt},
 		Dir:         "/",
 		Stderr:      &s.stderr,
 		ExtraFiles:  []*os.File{socket, conf},
