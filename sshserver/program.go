@@ -23,10 +23,10 @@ const (
 	// termAfter and killAfter are how long a program may go on after its client
 	// is gone: first it sees the end of its input, then SIGTERM, then SIGKILL.
 	// Together with lingerTime they are well below 5 s.
-	termAfter = 1500 * time.Millisecond
-	killAfter = 1500 * time.Millisecond
+	termAfter = time.Second
+	killAfter = time.Second
 	// lingerTime is how long a program's descendants may keep its output open.
-	lingerTime = time.Second
+	lingerTime = 500 * time.Millisecond
 )
 
 // PolicyDescriptor is the descriptor on which a program gets its policy.
