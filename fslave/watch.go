@@ -83,10 +83,15 @@ type watcher struct {
 	changes []*ownChange
 	moves   []move // of which the first half was seen
 	buf     []byte
+	seen    map[seenKey]bool // in what is in buf
 	queue   *revocations
 
 	wg sync.WaitGroup
 }
+
+// seenKey names work that repeated events need only once: all of them had
+// happened before the first was looked at.
+type seenKey struct{ from, to place }
 
 // move is the first half of a rename. The second comes next in the queue or
 // not at all, when the name has left the watched directories.
@@ -100,7 +105,7 @@ type move struct {
 func newWatcher(s *Server) *watcher {
 	w := &watcher{
 		s: s, fd: -1, byWD: map[int32]*watched{}, byNode: map[*node]*watched{}, lru: list.New(),
-		max: s.cfg.MaxWatches, buf: make([]byte, 64<<10),
+		max: s.cfg.MaxWatches, buf: make([]byte, 64<<10), seen: map[seenKey]bool{},
 	}
 	w.queue = newRevocations(s)
 	if w.max <= 0 {
@@ -360,6 +365,7 @@ func (o *ownChange) end(done bool) {
 		}
 	}
 	if !done {
+		clear(w.seen)
 		for _, e := range o.swallowed {
 			w.foreign(e)
 		}

@@ -16,9 +16,11 @@ type event struct {
 	cookie uint32
 }
 
-// drain takes all that is queued. The caller holds mu.
+// drain takes what is queued when it is called, and not what comes in the
+// meantime: someone may cause events faster than they can be taken. The caller
+// holds mu.
 func (w *watcher) drain() {
-	for w.fd >= 0 {
+	for left := -1; w.fd >= 0; {
 		n, err := unix.Read(w.fd, w.buf)
 		if err == unix.EINTR {
 			continue
@@ -27,15 +29,25 @@ func (w *watcher) drain() {
 			break
 		}
 		w.parse(w.buf[:n])
-		if n < len(w.buf)/2 {
-			// The kernel returns what there is: another read would only say
-			// that there is no more. What comes now is seen next time.
-			break
+		switch {
+		case n < len(w.buf)/2:
+			return // the kernel returned all there was
+		case left < 0:
+			// TIOCINQ is FIONREAD by another name.
+			if left, err = unix.IoctlGetInt(w.fd, unix.TIOCINQ); err != nil {
+				return
+			}
+		default:
+			left -= n
+		}
+		if left <= 0 {
+			return
 		}
 	}
 }
 
 func (w *watcher) parse(b []byte) {
+	clear(w.seen)
 	for len(b) >= unix.SizeofInotifyEvent {
 		wd := int32(binary.NativeEndian.Uint32(b))
 		mask := binary.NativeEndian.Uint32(b[4:])
@@ -133,6 +145,9 @@ const maxMoves = 16
 
 // left notes that a place may not have what it had.
 func (w *watcher) left(at place) {
+	if !w.first(seenKey{from: at}) {
+		return
+	}
 	for _, n := range w.s.nodes.doubt(at) {
 		// A directory takes what is below it along. Whether it is one shows
 		// in its being watched, or having led somewhere.
@@ -143,6 +158,14 @@ func (w *watcher) left(at place) {
 	}
 }
 
+func (w *watcher) first(k seenKey) bool {
+	if w.seen[k] {
+		return false
+	}
+	w.seen[k] = true
+	return true
+}
+
 // arrived ends a move whose first half was seen.
 func (w *watcher) arrived(cookie uint32, to place) {
 	for i, m := range w.moves {
@@ -150,6 +173,9 @@ func (w *watcher) arrived(cookie uint32, to place) {
 			continue
 		}
 		w.moves = append(w.moves[:i], w.moves[i+1:]...)
+		if !w.first(seenKey{m.from, to}) {
+			return
+		}
 		d, err := w.s.openDir(to.parent)
 		if err != nil {
 			return
