@@ -75,3 +75,10 @@ func TestOpenWhileChanged(t *testing.T) {
 		}
 	})
 }
+
+func TestFlock(t *testing.T) {
+	modes(t, func(t *testing.T, opts ...option) {
+		w := newWorld(t, opts...)
+		w.sh("touch f; flock f true; flock -s f true; (flock 3; sleep 0.3; echo first) 3>f >out & sleep 0.1; flock f cat out; wait")
+	})
+}

@@ -130,8 +130,13 @@ func (s *Server) unlockOwner(f *file, owner uint64) {
 	for _, g := range f.node.open {
 		if _, held := g.posixOwners[owner]; held {
 			delete(g.posixOwners, owner)
-			s.calls.begin(ordered, fsyscall.OpUnlock, &fsyscall.Unlock{File: g.id, Owner: owner},
-				&pendingCall{reply: &fsyscall.Empty{}, done: func(fsyscall.Header, error) {}})
+			s.unlock(g, owner, false)
 		}
 	}
+}
+
+// unlock drops all locks of one kind that owner has through f.
+func (s *Server) unlock(f *file, owner uint64, flock bool) {
+	s.calls.begin(ordered, fsyscall.OpUnlock, &fsyscall.Unlock{File: f.id, Owner: owner, Flock: flock},
+		&pendingCall{reply: &fsyscall.Empty{}, done: func(fsyscall.Header, error) {}})
 }

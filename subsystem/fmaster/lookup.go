@@ -198,10 +198,18 @@ func (s *Server) found(dir *node, name string, gen uint64, fresh *node, a *fsysc
 		return old, 0
 	}
 	n := s.nodeFor(dir, name, a)
-	if n == nil {
+	switch {
+	case n == nil:
 		n = fresh
 		s.told(n, via)
-	} else {
+	case n.pending == 0 && (n.attached == 0 || !n.isDir() && n.link != (link{dir, name})):
+		// The name it was known by may be gone; this one is good.
+		s.countNodes--
+		s.forget(n)
+		n.wire = fresh.wire
+		s.told(n, via)
+		n.prefer(link{dir, name})
+	default:
 		s.countNodes--
 		s.calls.forget(fresh.wire, via)
 	}

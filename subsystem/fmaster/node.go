@@ -237,6 +237,23 @@ func (s *Server) place(dir *node, name string, n *node) {
 	}
 }
 
+// prefer makes l the name by which the client is told of n.
+func (n *node) prefer(l link) {
+	if n.link == l {
+		return
+	}
+	for i := range n.more {
+		if n.more[i] == l {
+			n.more = append(n.more[:i], n.more[i+1:]...)
+			break
+		}
+	}
+	if n.parent != nil {
+		n.more = append(n.more, n.link)
+	}
+	n.link = l
+}
+
 // displace removes the entry name from dir; the node loses that name.
 func (s *Server) displace(dir *node, name string) *node {
 	d := dir.entries()

@@ -302,6 +302,9 @@ func (s *Server) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 		return
 	}
 	s.sendTimes(f)
+	for owner := range f.flockOwners {
+		s.unlock(f, owner, true)
+	}
 	via := f.opened
 	if via == urgent && !f.isAnswered() {
 		// Not counted as a change: nothing follows from it.
