@@ -1,6 +1,8 @@
 package namespace
 
 import (
+	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -160,9 +162,7 @@ func (s *Space) launch(socket, conf *os.File) error {
 		close(reaped)
 	}()
 	if err := <-started; err != nil {
-		f := failure(fsyscall.FatalNamespaces, "make the session's namespaces", "", err)
-		f.Note = namespaceAdvice()
-		return f
+		return launchFailure(err)
 	}
 	go func() {
 		s.receive()
@@ -172,4 +172,15 @@ func (s *Space) launch(socket, conf *os.File) error {
 		close(s.gone)
 	}()
 	return nil
+}
+
+// launchFailure tells a refusal of the namespaces from other errors.
+func launchFailure(err error) *Failure {
+	var p *fs.PathError
+	if !errors.As(err, &p) || p.Op != "fork/exec" {
+		return failure(fsyscall.FatalInternal, "start the session's first process", "", err)
+	}
+	f := failure(fsyscall.FatalNamespaces, "make the session's namespaces", "", err)
+	f.Note = namespaceAdvice()
+	return f
 }

@@ -19,6 +19,9 @@ import (
 
 func TestMain(m *testing.M) {
 	Main()
+	if os.Args[0] == hostName {
+		hostMain()
+	}
 	os.Exit(m.Run())
 }
 
