@@ -196,7 +196,10 @@ func (p *parser) apply(key *keyword, args []string) (int, error) {
 		key.clear(&p.cfg.Global)
 	}
 	p.seen[key.Name] = true
-	return key.set(&p.cfg.Global, args)
+	if bad, err := key.set(&p.cfg.Global, args); err != nil {
+		return bad + 1, fmt.Errorf("%s: %w", key.Name, err)
+	}
+	return 0, nil
 }
 
 // include reads files by pattern. What they have of Match blocks ends with

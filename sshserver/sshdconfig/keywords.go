@@ -33,6 +33,8 @@ type keyword struct {
 	Max   int    // most arguments; 0: any number
 	Own   bool   // not in sshd_config(5)
 	raw   bool   // its one argument is the rest of the line as it stands
+	// composed: show returns whole lines, of words quoted already.
+	composed bool
 	// set checks args and stores them. An error comes with the argument's number.
 	set func(s *Settings, args []string) (int, error)
 	// clear removes what a further scope's first line replaces.

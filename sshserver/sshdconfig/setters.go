@@ -326,7 +326,11 @@ func setSubsystem(s *Settings, args []string) (int, error) {
 func showSubsystems(s *Settings) []string {
 	var out []string
 	for _, sub := range s.Subsystems {
-		out = append(out, sub.Name+" "+strings.Join(sub.Command, " "))
+		words := []string{quoteWord(sub.Name)}
+		for _, w := range sub.Command {
+			words = append(words, quoteWord(w))
+		}
+		out = append(out, strings.Join(words, " "))
 	}
 	return out
 }
@@ -352,7 +356,7 @@ func clearCommandMap(s *Settings) { s.CommandMap, s.HasCommandMap = nil, false }
 func showCommandMap(s *Settings) []string {
 	var out []string
 	for _, c := range s.CommandMap {
-		out = append(out, c.Name+" "+c.Path)
+		out = append(out, quoteWord(c.Name)+" "+quoteWord(c.Path))
 	}
 	return out
 }

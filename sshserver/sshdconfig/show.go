@@ -8,8 +8,14 @@ import (
 )
 
 // manyLines are keywords that -T shows one argument a line.
-func manyLines(k *keyword) bool {
-	return k.Many || k.Name == "SetEnv"
+func manyLines(k *keyword) bool { return k.Many }
+
+// quoteWord writes a word so that it reads back as itself.
+func quoteWord(w string) string {
+	if w != "" && !strings.ContainsAny(w, " \t\"'\\#=\f\r") {
+		return w
+	}
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(w) + `"`
 }
 
 // Write writes the settings in a form that can be read again, a keyword in
@@ -22,7 +28,12 @@ func (s *Settings) Write(w io.Writer) error {
 		if k.show == nil || k.Name == "PubkeyAcceptedKeyTypes" {
 			continue
 		}
-		values := k.show(s)
+		values := slices.Clone(k.show(s))
+		if !k.raw && !k.composed {
+			for i := range values {
+				values[i] = quoteWord(values[i])
+			}
+		}
 		if !manyLines(k) && len(values) > 0 {
 			values = []string{strings.Join(values, " ")}
 		}

@@ -187,14 +187,14 @@ func sessionRows() []keyword {
 		flagRow("PermitTTY", true, func(s *Settings) *bool { return &s.PermitTTY }),
 		listRow("AcceptEnv", true, func(s *Settings) *[]string { return &s.AcceptEnv }),
 		{Name: "SetEnv", Match: true, set: setEnv, clear: func(s *Settings) { s.SetEnv = nil }, show: func(s *Settings) []string { return s.SetEnv }},
-		{Name: "Subsystem", Many: true, set: setSubsystem, show: showSubsystems,
+		{Name: "Subsystem", Many: true, set: setSubsystem, show: showSubsystems, composed: true,
 			Why: "nexec only; other subsystems are read and never offered"},
 	}
 }
 
 func ownRows() []keyword {
 	return []keyword{
-		own(keyword{Name: "CommandMap", Match: true, Many: true, Max: 2, set: setCommandMap, clear: clearCommandMap, show: showCommandMap},
+		own(keyword{Name: "CommandMap", Match: true, Many: true, Max: 2, set: setCommandMap, clear: clearCommandMap, show: showCommandMap, composed: true},
 			"NAME PATH: only commands that have such a line may be run, by name; none: any"),
 		own(choiceRow("LogFormat", false, func(s *Settings) *string { return &s.LogFormat }, "text", "json"), "text or json"),
 		own(textRow("MetricsSocket", false, func(s *Settings) *string { return &s.MetricsSocket }), "a unix socket with counters for Prometheus"),
