@@ -65,7 +65,10 @@ func startFiles(cfg Files, stdio map[int]int) (*fileService, error) {
 			return nil, err
 		}
 	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetNonblock(pair[0], true) // so that Close ends a Read
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a socketpair: %w", err)
 	}

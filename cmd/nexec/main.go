@@ -32,7 +32,7 @@ func run(v *voice, args []string) (client.Result, int) {
 	if err != nil {
 		return client.Result{}, v.fail(err, speaker{})
 	}
-	v.quiet, v.verbose = o.quiet, o.verbose
+	v.quiet = o.quiet
 	switch {
 	case o.help:
 		_, err = os.Stdout.WriteString(usageText)

@@ -18,6 +18,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// Under the race detector every process would sleep for a second at its
+	// end, and hundreds are started here.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")); err != nil {
+		panic(err)
+	}
 	testscript.Main(m, map[string]func(){
 		"nexec":   main,
 		"fslave":  standInFslave,
@@ -65,7 +70,7 @@ func fakeSSH() {
 	case "version":
 		s.Fatal = &fsyscall.Fatal{Code: fsyscall.FatalVersion, Detail: "9"}
 	case "cut":
-		s.OnExec = func(*fsyscall.Exec) { os.Exit(0) }
+		s.OnHello = func(*fsyscall.Hello) { os.Exit(0) }
 	case "cut-later":
 		s.OnExec = func(*fsyscall.Exec) { time.AfterFunc(500*time.Millisecond, func() { os.Exit(0) }) }
 	case "silent":

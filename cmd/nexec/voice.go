@@ -34,10 +34,9 @@ const (
 
 // voice writes to standard error. Its methods may be called concurrently.
 type voice struct {
-	mu      sync.Mutex
-	w       *os.File
-	quiet   bool
-	verbose int
+	mu    sync.Mutex
+	w     *os.File
+	quiet bool
 }
 
 // say writes one line.
@@ -55,12 +54,6 @@ func (v *voice) say(format string, args ...any) {
 func (v *voice) warn(format string, args ...any) {
 	if !v.quiet {
 		v.say(format, args...)
-	}
-}
-
-func (v *voice) debug(format string, args ...any) {
-	if v.verbose > 0 {
-		v.say("debug: "+format, args...)
 	}
 }
 
