@@ -99,7 +99,7 @@ func (b *bench) run(rowNames, linkNames, peerNames []string, out string) (err er
 	if err != nil {
 		return err
 	}
-	sshd, err := b.site.StartSSHD(harness.ServerOptions{Alias: "directssh"})
+	sshd, err := b.site.StartSSHD(harness.ServerOptions{Alias: "directssh", Config: []string{"Subsystem sftp internal-sftp"}})
 	if err != nil {
 		return err
 	}
