@@ -21,8 +21,6 @@ need rsync rsync
 need vim vim-tiny
 need tmux tmux
 need mandoc mandoc
-need setfattr attr
-need strace strace
 need sshfs sshfs
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 # A session takes its applications from the server's /usr, so a python3 that
