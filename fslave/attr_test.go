@@ -245,7 +245,7 @@ func TestStale(t *testing.T) {
 		c.do(fsyscall.OpSetAttr, &fsyscall.SetAttr{ID: id, Mask: fsyscall.SetMode, Mode: 0o777}, unix.ESTALE)
 		c.do(fsyscall.OpOpen, &fsyscall.Open{ID: id, File: 9}, unix.ESTALE)
 		must(t, os.Remove(path))
-		c.do(fsyscall.OpGetAttr, &fsyscall.GetAttr{ID: id}, unix.ENOENT)
+		c.do(fsyscall.OpGetAttr, &fsyscall.GetAttr{ID: id}, unix.ESTALE)
 		c.send(fsyscall.OpAttach, &fsyscall.Attach{Dir: fsyscall.RootNode, Name: "d", ID: 700, Dev: 1, Ino: 1})
 		c.do(fsyscall.OpGetAttr, &fsyscall.GetAttr{ID: 700}, unix.ESTALE)
 		c.do(fsyscall.OpGetAttr, &fsyscall.GetAttr{ID: 12345}, unix.ESTALE)

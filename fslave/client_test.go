@@ -17,6 +17,9 @@ import (
 
 func TestMain(m *testing.M) {
 	unix.Umask(0)
+	if root := os.Getenv(confinedRoot); root != "" {
+		os.Exit(confinedMain(root))
+	}
 	os.Exit(m.Run())
 }
 

@@ -307,5 +307,5 @@ func TestMovedOutOfExport(t *testing.T) {
 	f := c.walk("in/d/f")
 	must(t, os.Rename(filepath.Join(root, "in/d"), filepath.Join(root, "out/d")))
 	time.Sleep(trustFor)
-	c.do(fsyscall.OpFetch, &fsyscall.Fetch{ID: f, Size: 1}, unix.ENOENT)
+	c.do(fsyscall.OpFetch, &fsyscall.Fetch{ID: f, Size: 1}, unix.ESTALE)
 }

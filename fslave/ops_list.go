@@ -19,7 +19,6 @@ const (
 type lister struct {
 	c     *call
 	d     *dir
-	fd    int
 	reply fsyscall.ListReply
 	size  int
 	count uint32
@@ -28,29 +27,17 @@ type lister struct {
 
 func (c *call) list() (fsyscall.Message, error) {
 	m := c.body.(*fsyscall.List)
-	n, err := c.getNode(m.ID)
-	if err != nil {
-		return nil, err
-	}
-	d, err := c.s.openDir(n)
+	d, err := c.dir(m.ID)
 	if err != nil {
 		return nil, err
 	}
 	defer c.s.dirs.put(d)
 	c.leased = c.s.watch.cover(d)
-	fd, err := retryFD(func() (int, error) {
-		return unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	})
-	if err != nil {
-		c.leased = false
-		return nil, err
-	}
-	defer unix.Close(fd)
 	var st unix.Statx_t
 	if err := statFD(d.fd, &st); err != nil {
 		return nil, err
 	}
-	l := &lister{c: c, d: d, fd: fd, max: m.Max}
+	l := &lister{c: c, d: d, max: m.Max}
 	c.s.fillAttr(&l.reply.Self, &st, d.mode(), d.fd, "")
 	if err := l.all(); err != nil {
 		c.leased = false
@@ -69,11 +56,18 @@ func (l *lister) all() error {
 		}
 		return nil
 	}
+	fd, err := retryFD(func() (int, error) {
+		return unix.Openat(l.d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
 	p := l.c.s.data.get(smallData)
 	defer l.c.s.data.put(p)
 	buf := *p
 	for {
-		n, err := retryFD(func() (int, error) { return unix.Getdents(l.fd, buf) })
+		n, err := retryFD(func() (int, error) { return unix.Getdents(fd, buf) })
 		if err != nil || n == 0 {
 			return err
 		}

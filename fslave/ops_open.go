@@ -187,11 +187,7 @@ func (c *call) opened(f *file, fd int, flags fsyscall.OpenFlags, name func(*unix
 
 func (c *call) tmpFile() (fsyscall.Message, error) {
 	m := c.body.(*fsyscall.TmpFile)
-	dirNode, err := c.getNode(m.Dir)
-	if err != nil {
-		return nil, err
-	}
-	d, err := c.s.openDir(dirNode)
+	d, err := c.dir(m.Dir)
 	if err != nil {
 		return nil, err
 	}

@@ -157,13 +157,13 @@ func TestHidden(t *testing.T) {
 				t.Errorf("%s: %v", path, errString(e))
 			}
 			id := c.attach(path)
-			c.do(fsyscall.OpGetAttr, &fsyscall.GetAttr{ID: id}, unix.ENOENT)
-			c.do(fsyscall.OpOpen, &fsyscall.Open{ID: id, File: 9}, unix.ENOENT)
-			c.do(fsyscall.OpFetch, &fsyscall.Fetch{ID: id, Size: 10}, unix.ENOENT)
-			c.do(fsyscall.OpList, &fsyscall.List{ID: id}, unix.ENOENT)
+			c.do(fsyscall.OpGetAttr, &fsyscall.GetAttr{ID: id}, unix.ESTALE)
+			c.do(fsyscall.OpOpen, &fsyscall.Open{ID: id, File: 9}, unix.ESTALE)
+			c.do(fsyscall.OpFetch, &fsyscall.Fetch{ID: id, Size: 10}, unix.ESTALE)
+			c.do(fsyscall.OpList, &fsyscall.List{ID: id}, unix.ESTALE)
 		}
 		c.do(fsyscall.OpMkdir, &fsyscall.Mkdir{Dir: home, Name: ".ssh", ID: 1000, Mode: 0o777}, unix.EACCES)
-		c.do(fsyscall.OpCreate, &fsyscall.Create{Dir: c.attach("home/.ssh"), Name: "authorized_keys", ID: 1001, File: 9}, unix.ENOENT)
+		c.do(fsyscall.OpCreate, &fsyscall.Create{Dir: c.attach("home/.ssh"), Name: "authorized_keys", ID: 1001, File: 9}, unix.ESTALE)
 		c.do(fsyscall.OpUnlink, &fsyscall.Unlink{Dir: home, Name: ".ssh"}, unix.ENOENT)
 		c.do(fsyscall.OpRename, &fsyscall.Rename{Dir: home, Name: ".ssh", NewDir: home, NewName: "x"}, unix.ENOENT)
 		c.do(fsyscall.OpRename, &fsyscall.Rename{Dir: home, Name: "doc", NewDir: home, NewName: ".ssh"}, unix.EACCES)
@@ -283,7 +283,7 @@ func TestGuardedByIdentity(t *testing.T) {
 		if _, e := c.tryWalk(path); e != unix.ENOENT {
 			t.Errorf("%s: %v", path, errString(e))
 		}
-		c.do(fsyscall.OpFetch, &fsyscall.Fetch{ID: c.attach(path), Size: 10}, unix.ENOENT)
+		c.do(fsyscall.OpFetch, &fsyscall.Fetch{ID: c.attach(path), Size: 10}, unix.ESTALE)
 	}
 	if got := c.names(home); slices.Contains(got, "visible") {
 		t.Errorf("listed %q", got)
@@ -312,7 +312,7 @@ func TestExportOnly(t *testing.T) {
 		if _, e := c.tryWalk(path); e != unix.ENOENT {
 			t.Errorf("%s: %v", path, errString(e))
 		}
-		c.do(fsyscall.OpFetch, &fsyscall.Fetch{ID: c.attach(path), Size: 1}, unix.ENOENT)
+		c.do(fsyscall.OpFetch, &fsyscall.Fetch{ID: c.attach(path), Size: 1}, unix.ESTALE)
 	}
 	c.do(fsyscall.OpMkdir, &fsyscall.Mkdir{Dir: u, Name: "new", ID: 900, Mode: 0o777}, unix.EACCES)
 	c.do(fsyscall.OpSetAttr, &fsyscall.SetAttr{ID: u, Mask: fsyscall.SetMode, Mode: 0o777}, unix.EROFS)

@@ -23,15 +23,33 @@ func (t target) place() place { return place{t.d.n, t.name} }
 
 // at finds the directory of a name. The caller calls done on the result.
 func (c *call) at(id fsyscall.NodeID, name string) (target, error) {
-	n, err := c.getNode(id)
-	if err != nil {
-		return target{}, err
-	}
-	d, err := c.s.openDir(n)
+	d, err := c.dir(id)
 	if err != nil {
 		return target{}, err
 	}
 	return target{c.s, d, name, d.pos.child(name)}, nil
+}
+
+// dir opens the directory that id names. The caller gives it back.
+func (c *call) dir(id fsyscall.NodeID) (*dir, error) {
+	n, err := c.getNode(id)
+	if err != nil {
+		return nil, err
+	}
+	d, err := c.s.openDir(n)
+	if err != nil {
+		return nil, stale(err)
+	}
+	return d, nil
+}
+
+// stale says of a NodeID that leads nowhere that it does: that the place it
+// stands for is gone is for the server to find out by name.
+func stale(err error) error {
+	if err == unix.ENOENT {
+		return unix.ESTALE
+	}
+	return err
 }
 
 // modeOf is what the policy says of the inode found at t.
@@ -111,7 +129,7 @@ func (s *Server) look(n *node, open bool) (*found, error) {
 	}
 	d, err := s.openDir(at.parent)
 	if err != nil {
-		return nil, err
+		return nil, stale(err)
 	}
 	f := &found{s: s, n: n, d: d, fd: -1}
 	err = f.lookAt(target{s, d, at.name, d.pos.child(at.name)}, open)
@@ -122,7 +140,7 @@ func (s *Server) look(n *node, open bool) (*found, error) {
 				return g, nil
 			}
 		}
-		return nil, err
+		return nil, stale(err)
 	}
 	return f, nil
 }
