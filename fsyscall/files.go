@@ -73,10 +73,10 @@ type Empty struct{}
 
 func (*Empty) fields(*coder) {}
 
-// Attach says that ID names the inode at Name in the directory Dir. Nothing is
-// looked up until ID is first used; the calls that use it fail with ESTALE
-// when the inode found there is not the one found before, and ENOENT when
-// there is none.
+// Attach says that ID names the inode at Name in the directory Dir; if ID is
+// known it does nothing. Nothing is looked up until ID is first used; the
+// calls that use it fail with ESTALE when the inode found there is not the one
+// found before, or there is none.
 type Attach struct {
 	Dir  NodeID
 	Name string

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/SumiTomohiko/nexec/fsyscall"
 	"github.com/SumiTomohiko/nexec/relay"
 	"github.com/SumiTomohiko/nexec/subsystem"
 	"github.com/SumiTomohiko/nexec/subsystem/fmaster"
@@ -91,6 +92,7 @@ func serve(policyFD int) error {
 func newFiles(c subsystem.FilesConfig) subsystem.Files {
 	return fmaster.New(fmaster.Config{
 		Link: c.Link, Hello: c.Hello, UID: c.UID, GID: c.GID, MappedIDs: c.MappedIDs, Mountpoints: c.Mountpoints,
+		Hidden: c.Hidden, Pinned: accounts(c.Hello),
 	})
 }
 
@@ -122,4 +124,15 @@ func checkStream(f *os.File) error {
 		return errors.New("this program is started by nexecd, or by sshd with the line \"Subsystem nexec " + os.Args[0] + "\"")
 	}
 	return nil
+}
+
+// accounts are the client's files that generated ones are mounted over where
+// the view takes /etc from the client.
+func accounts(h *fsyscall.Hello) []string {
+	for _, r := range h.View {
+		if r.Path == "/etc" && r.Remote {
+			return nil
+		}
+	}
+	return []string{"/etc/passwd", "/etc/group"}
 }

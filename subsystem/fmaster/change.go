@@ -238,18 +238,14 @@ func (s *Server) makeBehind(c creation, n *node) {
 
 func (s *Server) makeNow(c creation) (*node, syscall.Errno) {
 	dir := c.dir
-	if errno := s.attach(dir, ordered); errno != 0 {
-		return nil, errno
-	}
 	n := s.newNode()
-	begin(dir)
 	var reply fsyscall.AttrReply
-	s.mu.Unlock()
-	res := s.calls.call(ordered, c.op, c.msg(dir.wire, n.wire), &reply)
-	s.mu.Lock()
-	s.settle(dir, 0)
+	res := s.changeNow(func() result {
+		return s.calls.call(ordered, c.op, c.msg(dir.wire, n.wire), &reply)
+	}, dir)
 	s.changedNow(dir)
 	if !res.ok() {
+		s.countNodes--
 		if res.errno == syscall.ESTALE {
 			s.stale(dir)
 		}
@@ -263,6 +259,30 @@ func (s *Server) makeNow(c creation) (*node, syscall.Errno) {
 		c.prepare(n)
 	}
 	return n, 0
+}
+
+// changeNow makes a change that names the nodes and waits for it; it repeats it
+// once if that may help. s.mu is held, and let go of during the call.
+func (s *Server) changeNow(call func() result, nodes ...*node) result {
+	for try := 0; ; try++ {
+		for _, n := range nodes {
+			if errno := s.attach(n, ordered); errno != 0 {
+				return result{errno: errno}
+			}
+		}
+		begin(nodes...)
+		s.mu.Unlock()
+		res := call()
+		s.mu.Lock()
+		again := false
+		for _, n := range nodes {
+			s.settle(n, 0)
+			again = s.mended(n, res.errno) || again
+		}
+		if try > 0 || !again {
+			return res
+		}
+	}
 }
 
 // changedNow makes the attributes of dir be asked for again after a change
@@ -432,18 +452,10 @@ func (s *Server) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse
 	if n.synthetic {
 		return fuse.Status(syscall.EXDEV)
 	}
-	for _, x := range []*node{n, dir} {
-		if errno := s.attach(x, ordered); errno != 0 {
-			return fuse.Status(errno)
-		}
-	}
-	begin(dir, n)
 	var reply fsyscall.AttrReply
-	s.mu.Unlock()
-	res := s.calls.call(ordered, fsyscall.OpLink, &fsyscall.Link{ID: n.wire, Dir: dir.wire, Name: name}, &reply)
-	s.mu.Lock()
-	s.settle(dir, 0)
-	s.settle(n, 0)
+	res := s.changeNow(func() result {
+		return s.calls.call(ordered, fsyscall.OpLink, &fsyscall.Link{ID: n.wire, Dir: dir.wire, Name: name}, &reply)
+	}, dir, n)
 	s.changedNow(dir)
 	if !res.ok() {
 		return fuse.Status(res.errno)
@@ -484,9 +496,11 @@ func (s *Server) remove(dirID uint64, name string, isDir bool) fuse.Status {
 		return fuse.Status(errno)
 	}
 	n := dir.entries().children[name]
-	op, msg := fsyscall.OpUnlink, fsyscall.Message(&fsyscall.Unlink{Dir: dir.wire, Name: name})
+	op := fsyscall.OpUnlink
+	msg := func() fsyscall.Message { return &fsyscall.Unlink{Dir: dir.wire, Name: name} }
 	if isDir {
-		op, msg = fsyscall.OpRmdir, &fsyscall.Rmdir{Dir: dir.wire, Name: name}
+		op = fsyscall.OpRmdir
+		msg = func() fsyscall.Message { return &fsyscall.Rmdir{Dir: dir.wire, Name: name} }
 	}
 	if n != nil {
 		// Those that have it open go on using it: let the client open it first.
@@ -502,7 +516,7 @@ func (s *Server) remove(dirID uint64, name string, isDir bool) fuse.Status {
 		begin(dir)
 		p := n.path()
 		s.removed(dir, name, n, isDir)
-		s.calls.post(0, op, msg, &fsyscall.Empty{}, func(h fsyscall.Header) {
+		s.calls.post(0, op, msg(), &fsyscall.Empty{}, func(h fsyscall.Header) {
 			s.mu.Lock()
 			if h.Errno != 0 {
 				s.fail(dir, p, syscall.Errno(h.Errno))
@@ -514,11 +528,7 @@ func (s *Server) remove(dirID uint64, name string, isDir bool) fuse.Status {
 		return fuse.OK
 	}
 	s.calls.unreserve(0)
-	begin(dir)
-	s.mu.Unlock()
-	res := s.calls.call(ordered, op, msg, &fsyscall.Empty{})
-	s.mu.Lock()
-	s.settle(dir, 0)
+	res := s.changeNow(func() result { return s.calls.call(ordered, op, msg(), &fsyscall.Empty{}) }, dir)
 	s.changedNow(dir)
 	if res.ok() && n != nil && dir.entries().children[name] == n {
 		s.removed(dir, name, n, isDir)
@@ -533,6 +543,7 @@ func (s *Server) remove(dirID uint64, name string, isDir bool) fuse.Status {
 // removed takes an entry out of the tree after, or together with, its removal.
 func (s *Server) removed(dir *node, name string, n *node, isDir bool) {
 	s.entered(dir)
+	n.gen++
 	if isDir {
 		dir.attr.Nlink -= min(dir.attr.Nlink, 1)
 		n.attr.Nlink = 0
@@ -649,12 +660,9 @@ func (s *Server) renameBehind(r rename) syscall.Errno {
 }
 
 func (s *Server) renameNow(r rename) syscall.Errno {
-	begin(r.from, r.to)
-	s.mu.Unlock()
-	res := s.calls.call(ordered, fsyscall.OpRename, r.message(), &fsyscall.Empty{})
-	s.mu.Lock()
-	s.settle(r.from, 0)
-	s.settle(r.to, 0)
+	res := s.changeNow(func() result {
+		return s.calls.call(ordered, fsyscall.OpRename, r.message(), &fsyscall.Empty{})
+	}, r.from, r.to)
 	if res.ok() {
 		s.renamed(r)
 	} else if res.errno == syscall.ENOENT {

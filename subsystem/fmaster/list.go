@@ -93,7 +93,9 @@ func (s *Server) takeListing(dir *node, gen uint64, l *listed) {
 		d.big = true
 		return
 	case syscall.ESTALE:
-		s.stale(dir)
+		if !s.mended(dir, l.errno) {
+			s.stale(dir)
+		}
 		return
 	default:
 		return
@@ -181,15 +183,8 @@ func (s *Server) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) 
 		return fuse.Status(errno)
 	}
 	if n.attr.Access&accessR == 0 && !n.synthetic {
-		via := n.via()
-		if errno := s.attach(n, via); errno != 0 {
+		if errno := s.mayAccess(n, accessR); errno != 0 {
 			return fuse.Status(errno)
-		}
-		s.mu.Unlock()
-		res := s.calls.call(via, fsyscall.OpAccess, &fsyscall.Access{ID: n.wire, Mask: accessR}, &fsyscall.Empty{})
-		s.mu.Lock()
-		if !res.ok() {
-			return fuse.Status(res.errno)
 		}
 	}
 	s.lastDir++
@@ -255,7 +250,7 @@ func (s *Server) readDir(in *fuse.ReadIn, add func(*dirHandle, dirEntry) bool) f
 // and let go of while the client is asked.
 func (s *Server) snapshot(h *dirHandle) syscall.Errno {
 	n := h.node
-	for range maxRetries {
+	for try := range maxRetries {
 		d := n.entries()
 		if n.synthetic || d.whole && d.fresh(time.Now()) && !s.cfg.Hello.NoCache {
 			s.stats.hits.Add(1)
@@ -277,6 +272,9 @@ func (s *Server) snapshot(h *dirHandle) syscall.Errno {
 		l := <-ch
 		done()
 		s.mu.Lock()
+		if l.errno == syscall.ESTALE && try == 0 {
+			continue
+		}
 		if l.errno != 0 {
 			return l.errno
 		}
@@ -293,7 +291,7 @@ func (s *Server) fromTree(h *dirHandle) {
 	n := h.node
 	h.begin(len(n.dir.children))
 	for name, m := range n.mounts.all() {
-		if n.dir.children[name] == nil {
+		if n.dir.children[name] == nil && !m.absent && !m.pinned {
 			s.synthesize(n, name, m)
 		}
 	}
@@ -327,7 +325,7 @@ func (s *Server) fromListing(h *dirHandle, l *listed) {
 		add(e)
 	}
 	for name, m := range mounts {
-		if !seen[name] {
+		if !seen[name] && !m.absent && !m.pinned {
 			c := s.synthesize(h.node, name, m)
 			h.entries = append(h.entries, dirEntry{name, c.attr.Ino, c.attr.Mode & modeType})
 		}

@@ -62,7 +62,7 @@ func (s *Server) lookup(dirID fsyscall.NodeID, name string, out *fuse.EntryOut) 
 func (s *Server) find(dir *node, name string) (*node, syscall.Errno) {
 	mount := dir.mounts.child(name)
 	if mount != nil && mount.mounted || dir.synthetic {
-		if mount == nil {
+		if mount == nil || mount.absent {
 			return nil, syscall.ENOENT
 		}
 		return s.synthesize(dir, name, mount), 0
@@ -106,7 +106,10 @@ func (s *Server) awaitListing(d *dirState) {
 const maxRetries = 8
 
 func (s *Server) orSynthetic(dir *node, name string, m *mountPoint, n *node, errno syscall.Errno) (*node, syscall.Errno) {
-	if m == nil {
+	if m == nil || m.pinned && m.children == nil {
+		if n != nil {
+			n.mounts = m
+		}
 		return n, errno
 	}
 	if errno != 0 || !n.isDir() {
@@ -146,22 +149,48 @@ func (s *Server) peek(dir *node, name string) (n *node, known bool) {
 // ask sends a Lookup and, where the directory was never listed, asks for the
 // whole listing in the same flight. s.mu is let go of meanwhile.
 func (s *Server) ask(dir *node, name string, list bool) (*node, syscall.Errno) {
-	via := dir.via()
-	if errno := s.attach(dir, via); errno != 0 {
-		return nil, errno
-	}
 	d := dir.entries()
-	if list && !s.cfg.Hello.NoCache && !d.big && d.listing == nil {
-		s.list(dir, listMax, nil)
-		s.wanted(dir)
+	for try := 0; ; try++ {
+		via := dir.via()
+		if errno := s.attach(dir, via); errno != 0 {
+			return nil, errno
+		}
+		if list && !s.cfg.Hello.NoCache && !d.big && d.listing == nil {
+			s.list(dir, listMax, nil)
+			s.wanted(dir)
+		}
+		gen := dir.gen
+		fresh := s.newNode()
+		var reply fsyscall.AttrReply
+		req := &fsyscall.Lookup{Dir: dir.wire, Name: name, ID: fresh.wire}
+		s.mu.Unlock()
+		res := s.calls.call(via, fsyscall.OpLookup, req, &reply)
+		s.mu.Lock()
+		if try == 0 && s.mended(dir, res.errno) {
+			continue
+		}
+		return s.found(dir, name, gen, fresh, &reply.Attr, res, via)
 	}
-	gen := dir.gen
-	fresh := s.newNode()
-	var reply fsyscall.AttrReply
-	s.mu.Unlock()
-	res := s.calls.call(via, fsyscall.OpLookup, &fsyscall.Lookup{Dir: dir.wire, Name: name, ID: fresh.wire}, &reply)
-	s.mu.Lock()
-	return s.found(dir, name, gen, fresh, &reply.Attr, res, via)
+}
+
+// mended tells whether a call that failed with errno is worth repeating: the
+// client's numbers for n and what is above it may lead to places that local
+// programs have moved, while the names in the tree were seen to be good. It
+// takes the numbers back. s.mu is held.
+func (s *Server) mended(n *node, errno syscall.Errno) bool {
+	switch errno {
+	case syscall.ESTALE, syscall.ENOTDIR, syscall.ELOOP:
+	default:
+		return false
+	}
+	any := false
+	for ; n != nil && n != s.root; n = n.parent {
+		if n.pending == 0 && n.parent != nil && n.attached != 0 {
+			s.forget(n)
+			any = true
+		}
+	}
+	return any
 }
 
 // found takes in the answer to a Lookup. fresh is the node that the client
@@ -336,30 +365,22 @@ func (s *Server) refresh(n *node, f *file) syscall.Errno {
 	if n.stdio != nil && f == nil && len(n.open) > 0 {
 		f = n.open[0]
 	}
-	req := fsyscall.GetAttr{ID: n.wire}
-	via := n.via()
-	if f == nil && n.parent == nil && len(n.open) > 0 {
-		f = n.open[0]
-	}
-	switch {
-	case f != nil && f.remote:
-		req.File = f.id
-		via = s.fileVia(f)
-	case n.parent == nil && n != s.root && n.stdio == nil:
+	if n.parent == nil && n != s.root && n.stdio == nil && len(n.open) == 0 {
 		if n.known {
 			return 0 // nothing can ask about it any more; it was last seen so
 		}
 		return syscall.ESTALE
-	default:
-		if errno := s.attach(n, via); errno != 0 {
-			return errno
-		}
 	}
-	gen := n.gen
 	var reply fsyscall.AttrReply
-	s.mu.Unlock()
-	res := s.calls.call(via, fsyscall.OpGetAttr, &req, &reply)
-	s.mu.Lock()
+	gen := n.gen
+	res, errno := s.getAttr(n, f, &reply)
+	if errno == 0 && s.mended(n, res.errno) {
+		gen = n.gen
+		res, errno = s.getAttr(n, f, &reply)
+	}
+	if errno != 0 {
+		return errno
+	}
 	if res.errno == syscall.ESTALE || res.errno == syscall.ENOENT {
 		if n.parent != nil {
 			s.stale(n)
@@ -377,6 +398,27 @@ func (s *Server) refresh(n *node, f *file) syscall.Errno {
 		s.mainDev = reply.Attr.Dev
 	}
 	return 0
+}
+
+// getAttr asks for n's attributes, through an open file where it has no name.
+// s.mu is held and let go of meanwhile.
+func (s *Server) getAttr(n *node, f *file, reply *fsyscall.AttrReply) (result, syscall.Errno) {
+	req := &fsyscall.GetAttr{ID: n.wire}
+	via := n.via()
+	if f == nil && n.parent == nil && len(n.open) > 0 {
+		f = n.open[0]
+	}
+	if f != nil && f.remote {
+		req.File = f.id
+		via = s.fileVia(f)
+	} else if errno := s.attach(n, via); errno != 0 {
+		return result{}, errno
+	}
+	req.ID = n.wire
+	s.mu.Unlock()
+	res := s.calls.call(via, fsyscall.OpGetAttr, req, reply)
+	s.mu.Lock()
+	return res, 0
 }
 
 // Access implements fuse.RawFileSystem.
@@ -401,14 +443,31 @@ func (s *Server) Access(_ <-chan struct{}, in *fuse.AccessIn) fuse.Status {
 	if n.synthetic {
 		return fuse.EACCES
 	}
-	via := n.via()
-	if errno := s.attach(n, via); errno != 0 {
-		return fuse.Status(errno)
+	return fuse.Status(s.mayAccess(n, mask))
+}
+
+// mayAccess asks the client's kernel. s.mu is held and let go of.
+func (s *Server) mayAccess(n *node, mask uint8) syscall.Errno {
+	return s.look(n, func(via path) result {
+		return s.calls.call(via, fsyscall.OpAccess, &fsyscall.Access{ID: n.wire, Mask: mask}, &fsyscall.Empty{})
+	}).errno
+}
+
+// look makes a call that names n, and repeats it once if that may help. s.mu is
+// held, and let go of by the call.
+func (s *Server) look(n *node, call func(via path) result) result {
+	for try := 0; ; try++ {
+		via := n.via()
+		if errno := s.attach(n, via); errno != 0 {
+			return result{errno: errno}
+		}
+		s.mu.Unlock()
+		res := call(via)
+		s.mu.Lock()
+		if try > 0 || !s.mended(n, res.errno) {
+			return res
+		}
 	}
-	s.mu.Unlock()
-	res := s.calls.call(via, fsyscall.OpAccess, &fsyscall.Access{ID: n.wire, Mask: mask}, &fsyscall.Empty{})
-	s.mu.Lock()
-	return fuse.Status(res.errno)
 }
 
 // Readlink implements fuse.RawFileSystem.
@@ -440,15 +499,11 @@ func (s *Server) readLink(n *node) (string, syscall.Errno) {
 	if n.hasLink && (n.fresh(time.Now()) || n.pending > 0) {
 		return n.target, 0
 	}
-	via := n.via()
-	if errno := s.attach(n, via); errno != 0 {
-		return "", errno
-	}
 	gen := n.gen
 	var reply fsyscall.ReadLinkReply
-	s.mu.Unlock()
-	res := s.calls.call(via, fsyscall.OpReadLink, &fsyscall.ReadLink{ID: n.wire}, &reply)
-	s.mu.Lock()
+	res := s.look(n, func(via path) result {
+		return s.calls.call(via, fsyscall.OpReadLink, &fsyscall.ReadLink{ID: n.wire}, &reply)
+	})
 	if res.errno == syscall.ESTALE && n.parent != nil {
 		s.stale(n)
 	}

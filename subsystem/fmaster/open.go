@@ -185,10 +185,53 @@ func (s *Server) openBehind(f *file) syscall.Errno {
 // openRemote sends the open of f. done is called with s.mu held. s.mu is held.
 func (s *Server) openRemote(f *file, done func(syscall.Errno)) syscall.Errno {
 	n := f.node
+	if !f.writable() && n.attr.Size > 0 && n.attr.Size <= inlineMax && !s.content.has(n) && n.pending == 0 {
+		f.ahead.inline = make(chan struct{})
+	}
+	f.remote, f.answered = true, make(chan struct{})
+	return s.sendOpen(f, done, false)
+}
+
+// sendOpen sends the open of f, again if the first try failed in a way that
+// may be mended.
+func (s *Server) sendOpen(f *file, done func(syscall.Errno), again bool) syscall.Errno {
+	n := f.node
 	via := path(n.pending > 0 || f.writable())
 	if errno := s.attach(n, via); errno != 0 {
 		return errno
 	}
+	f.opened = via
+	req := s.openRequest(f)
+	gen := n.gen
+	reply := &fsyscall.OpenReply{}
+	s.calls.begin(via, fsyscall.OpOpen, req, &pendingCall{reply: reply, done: func(h fsyscall.Header, _ error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		errno := syscall.Errno(h.Errno)
+		if !again && s.mended(n, errno) {
+			if errno = s.sendOpen(f, done, true); errno == 0 {
+				return
+			}
+		}
+		if errno == 0 && n.pending == 0 {
+			if n.gen == gen {
+				s.learn(n, &reply.Attr, h.Leased || n.until.IsZero())
+			}
+			if req.Inline > 0 && n.gen == gen && len(reply.Data) < int(req.Inline) {
+				s.content.put(n, reply.Data)
+			}
+		}
+		done(errno)
+		close(f.answered)
+		if f.ahead.inline != nil {
+			close(f.ahead.inline)
+		}
+	}})
+	return 0
+}
+
+func (s *Server) openRequest(f *file) *fsyscall.Open {
+	n := f.node
 	req := &fsyscall.Open{ID: n.wire, File: f.id, Flags: f.flags}
 	if me := s.cfg.Hello.UID; me == 0 || n.attr.UID == me {
 		// Reads are answered from caches and made ahead, so that the time of the
@@ -198,39 +241,16 @@ func (s *Server) openRemote(f *file, done func(syscall.Errno)) syscall.Errno {
 	if n.stdio != nil && n.attr.Flags&fsyscall.AttrReadOnly != 0 {
 		req.ID = n.stdio.id // the export policy has it read-only, the user's redirection may not
 	}
-	var fetch chan struct{}
-	if !f.writable() && n.attr.Size > 0 && n.attr.Size <= inlineMax && !s.content.has(n) && n.pending == 0 {
+	if f.ahead.inline != nil {
 		req.Inline = uint32(n.attr.Size) + 1
-		fetch = make(chan struct{})
-		f.ahead.inline = fetch
 	}
-	f.remote, f.opened, f.answered = true, via, make(chan struct{})
-	gen := n.gen
-	reply := &fsyscall.OpenReply{}
-	s.calls.begin(via, fsyscall.OpOpen, req, &pendingCall{reply: reply, done: func(h fsyscall.Header, _ error) {
-		s.mu.Lock()
-		close(f.answered)
-		if h.Errno == 0 && n.pending == 0 {
-			if n.gen == gen {
-				s.learn(n, &reply.Attr, h.Leased || n.until.IsZero())
-			}
-			if fetch != nil && n.gen == gen && len(reply.Data) < int(req.Inline) {
-				s.content.put(n, reply.Data)
-			}
-		}
-		done(syscall.Errno(h.Errno))
-		s.mu.Unlock()
-		if fetch != nil {
-			close(fetch)
-		}
-	}})
-	return 0
+	return req
 }
 
 // openNow opens f and waits for the client's answer. s.mu is let go of.
 func (s *Server) openNow(f *file, mask uint8) syscall.Errno {
 	if mask == accessX {
-		if errno := s.mayExecute(f.node); errno != 0 {
+		if errno := s.mayAccess(f.node, accessX); errno != 0 {
 			return errno
 		}
 	}
@@ -247,17 +267,6 @@ func (s *Server) openNow(f *file, mask uint8) syscall.Errno {
 		s.stale(f.node)
 	}
 	return errno
-}
-
-func (s *Server) mayExecute(n *node) syscall.Errno {
-	via := n.via()
-	if errno := s.attach(n, via); errno != 0 {
-		return errno
-	}
-	s.mu.Unlock()
-	res := s.calls.call(via, fsyscall.OpAccess, &fsyscall.Access{ID: n.wire, Mask: accessX}, &fsyscall.Empty{})
-	s.mu.Lock()
-	return res.errno
 }
 
 // ensureRemote opens f on the client if that was not necessary so far, and

@@ -57,6 +57,12 @@ type Config struct {
 	// They exist in the tree whether or not the client has them, and the
 	// kernel is never told to forget them: that would detach what is mounted.
 	Mountpoints map[string]bool
+	// Hidden are paths of the view that are the server's but missing there:
+	// they do not exist, whatever the client has.
+	Hidden []string
+	// Pinned are paths of the client's that something is mounted over once they
+	// were read: the kernel is never told to forget them either.
+	Pinned []string
 }
 
 // Server serves one FUSE mount. Its methods may be called concurrently.
@@ -118,7 +124,7 @@ func New(cfg Config) *Server {
 	var b [16]byte
 	rand.Read(b[:]) // never fails: crypto/rand's promise
 	s.token = ".nexec-" + hex.EncodeToString(b[:])
-	s.root = &node{id: fsyscall.RootNode, wire: fsyscall.RootNode, attached: attachedBoth, mounts: mountTree(cfg.Mountpoints), refs: 1}
+	s.root = &node{id: fsyscall.RootNode, wire: fsyscall.RootNode, attached: attachedBoth, mounts: mountTree(&cfg), refs: 1}
 	s.root.attr.Mode = modeDir | 0o755
 	s.nodes[s.root.id] = s.root
 	s.wires[s.root.wire] = s.root

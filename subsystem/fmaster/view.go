@@ -12,29 +12,45 @@ type mountPoint struct {
 	children map[string]*mountPoint
 	mounted  bool
 	dir      bool
+	absent   bool // of the server's, and it does not have it: nothing is there
+	pinned   bool // the client's own, with something mounted over it
 }
 
-func mountTree(paths map[string]bool) *mountPoint {
+func mountTree(cfg *Config) *mountPoint {
 	root := &mountPoint{dir: true}
-	for p, dir := range paths {
-		at := root
-		for name := range strings.SplitSeq(strings.Trim(p, "/"), "/") {
-			if name == "" {
-				continue
-			}
-			next := at.children[name]
-			if next == nil {
-				next = &mountPoint{dir: true}
-				if at.children == nil {
-					at.children = make(map[string]*mountPoint)
-				}
-				at.children[name] = next
-			}
-			at = next
-		}
+	for p, dir := range cfg.Mountpoints {
+		at := root.at(p)
 		at.mounted, at.dir = true, dir
 	}
+	for _, p := range cfg.Hidden {
+		if at := root.at(p); at != root && at.children == nil {
+			at.mounted, at.absent = true, true
+		}
+	}
+	for _, p := range cfg.Pinned {
+		root.at(p).pinned = true
+	}
 	return root
+}
+
+// at returns the place of the path p below m, made if need be.
+func (m *mountPoint) at(p string) *mountPoint {
+	at := m
+	for name := range strings.SplitSeq(strings.Trim(p, "/"), "/") {
+		if name == "" {
+			continue
+		}
+		next := at.children[name]
+		if next == nil {
+			next = &mountPoint{dir: true}
+			if at.children == nil {
+				at.children = make(map[string]*mountPoint)
+			}
+			at.children[name] = next
+		}
+		at = next
+	}
+	return at
 }
 
 func (m *mountPoint) child(name string) *mountPoint {

@@ -195,12 +195,21 @@ func (s *Server) setAttrOf(n *node, in *fuse.SetAttrIn) syscall.Errno {
 }
 
 func (s *Server) setNow(n *node, req *fsyscall.SetAttr) syscall.Errno {
-	begin(n)
 	var reply fsyscall.AttrReply
-	s.mu.Unlock()
-	res := s.calls.call(ordered, fsyscall.OpSetAttr, req, &reply)
-	s.mu.Lock()
-	s.settle(n, 0)
+	set := func() result {
+		req.ID = n.wire
+		return s.calls.call(ordered, fsyscall.OpSetAttr, req, &reply)
+	}
+	var res result
+	if req.File == 0 {
+		res = s.changeNow(set, n)
+	} else {
+		begin(n)
+		s.mu.Unlock()
+		res = set()
+		s.mu.Lock()
+		s.settle(n, 0)
+	}
 	if !res.ok() {
 		if res.errno == syscall.ESTALE && n.parent != nil {
 			s.stale(n)

@@ -69,14 +69,12 @@ func (s *Server) xattr(in *fuse.InHeader, name string, dest []byte, ask func(*no
 	case ok && fresh:
 		x = kept
 	default:
-		via := n.via()
-		if errno := s.attach(n, via); errno != 0 {
-			return 0, fuse.Status(errno)
-		}
 		gen := n.gen
-		s.mu.Unlock()
-		value, res := ask(n, via)
-		s.mu.Lock()
+		var value []byte
+		res := s.look(n, func(via path) (res result) {
+			value, res = ask(n, via)
+			return res
+		})
 		x = xattr{append([]byte(nil), value...), res.errno}
 		if n.gen == gen && fresh && n.until.IsZero() && (res.ok() || res.errno == syscall.ENODATA) {
 			if n.xattrs == nil || len(n.xattrs) >= maxXattrs {
@@ -126,14 +124,7 @@ func (s *Server) changeXattr(id uint64, change func(*node) result) fuse.Status {
 	case n.synthetic || n.attr.Flags&fsyscall.AttrReadOnly != 0:
 		return fuse.Status(syscall.EROFS)
 	}
-	if errno := s.attach(n, ordered); errno != 0 {
-		return fuse.Status(errno)
-	}
-	begin(n)
-	s.mu.Unlock()
-	res := change(n)
-	s.mu.Lock()
-	s.settle(n, 0)
+	res := s.changeNow(func() result { return change(n) }, n)
 	n.xattrs = nil
 	n.attr.Flags &^= fsyscall.AttrNoXattr
 	if n.pending == 0 && n.attr.Ino&provisionalBit == 0 {
