@@ -82,6 +82,7 @@ func mutate(r *rand.Rand, s string) string {
 // TestSameVerdictsAsSSHD gives the same lines to Debian's sshd and to us, and
 // tries the same key on both.
 func TestSameVerdictsAsSSHD(t *testing.T) {
+	t.Parallel()
 	s := start(t, "", echo(), nil)
 	other := newKey(t)
 	addr, sshdLog := realSSHD(t, s.dir, "StrictModes no\nPermitRootLogin yes\nAuthorizedKeysFile "+filepath.Join(s.dir, "keys"))

@@ -366,6 +366,7 @@ func TestDrops(t *testing.T) {
 
 // TestKeepAlive cuts a client that does not answer.
 func TestKeepAlive(t *testing.T) {
+	t.Parallel()
 	s := start(t, "ClientAliveInterval 1\nClientAliveCountMax 2", echo(), nil)
 	ours, theirs := net.Pipe()
 	defer ours.Close()

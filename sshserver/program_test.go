@@ -115,38 +115,45 @@ func TestClientGone(t *testing.T) {
 		"never reads":     "trap '' TERM; echo $$; while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done",
 	} {
 		for _, how := range []string{"channel", "connection"} {
-			s := start(t, "", script(text), nil)
-			c := s.mustDial()
-			ch, reqs, err := c.OpenChannel("session", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			go ssh.DiscardRequests(reqs)
-			if _, err := ch.SendRequest("subsystem", true, ssh.Marshal(struct{ S string }{"nexec"})); err != nil {
-				t.Fatal(err)
-			}
-			buf := make([]byte, 32)
-			n, err := ch.Read(buf)
-			if err != nil {
-				t.Fatal(err)
-			}
-			first, _, _ := strings.Cut(string(buf[:n]), "\n")
-			pid, err := strconv.Atoi(first)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if how == "channel" {
-				ch.Close()
-			} else {
-				c.Close()
-			}
-			began := time.Now()
-			waitFor(t, func() bool { return syscall.Kill(-pid, 0) == syscall.ESRCH })
-			waitFor(t, func() bool { return s.Stats().OpenSessions.Load() == 0 })
-			if d := time.Since(began); d > 5*time.Second {
-				t.Errorf("%s, %s closed: %v until it was gone", name, how, d)
-			}
+			t.Run(name+", "+how, func(t *testing.T) {
+				t.Parallel()
+				clientGone(t, text, how)
+			})
 		}
+	}
+}
+
+func clientGone(t *testing.T, text, how string) {
+	s := start(t, "", script(text), nil)
+	c := s.mustDial()
+	ch, reqs, err := c.OpenChannel("session", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go ssh.DiscardRequests(reqs)
+	if _, err := ch.SendRequest("subsystem", true, ssh.Marshal(struct{ S string }{"nexec"})); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 32)
+	n, err := ch.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(buf[:n]), "\n")
+	pid, err := strconv.Atoi(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if how == "channel" {
+		ch.Close()
+	} else {
+		c.Close()
+	}
+	began := time.Now()
+	waitFor(t, func() bool { return syscall.Kill(-pid, 0) == syscall.ESRCH })
+	waitFor(t, func() bool { return s.Stats().OpenSessions.Load() == 0 })
+	if d := time.Since(began); d > 5*time.Second {
+		t.Errorf("%v until it was gone", d)
 	}
 }
 
