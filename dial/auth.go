@@ -257,7 +257,7 @@ func (a *authenticator) challenge(name, instruction string, questions []string, 
 // denied is the error when nothing is left to try.
 func (a *authenticator) denied() error {
 	e := &AuthError{User: a.cfg.User, Host: a.cfg.HostName, Methods: a.methods, Tried: slices.Compact(a.tried), Err: a.exhausted}
-	takesKeys := slices.Contains(a.methods, "publickey")
+	takesKeys := slices.Contains(a.methods, "publickey") && a.cfg.PubkeyAuthentication && slices.Contains(a.cfg.PreferredAuthentications, "publickey")
 	switch {
 	case a.unusable != nil:
 		e.Err = a.unusable

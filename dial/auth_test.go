@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -116,14 +117,17 @@ func TestUnprotectedKey(t *testing.T) {
 }
 
 func TestAgent(t *testing.T) {
-	s := startSSHD(t)
+	s := startSSHD(t, "PasswordAuthentication no", "KbdInteractiveAuthentication no")
 	s.knownHosts()
 	var others []string
 	for _, name := range []string{"x1", "x2", "x3"} {
 		others = append(others, keygen(t, s.path(name), "-t", "ed25519"))
 	}
 	socket := startAgent(t, append(others, s.path("id"))...)
-	os.Rename(s.path("id"), s.path("moved"))
+	id := s.path("id")
+	if err := os.Rename(id, s.path("moved")); err != nil {
+		t.Fatal(err)
+	}
 	with := func(settings ...string) Options {
 		o := s.options()
 		o.Settings = append(append(settings, "IdentityAgent="+socket), o.Settings...)
@@ -135,7 +139,12 @@ func TestAgent(t *testing.T) {
 	if n := strings.Count(s.logged(), "Failed publickey"); n != 0 {
 		t.Errorf("%d keys were refused", n)
 	}
-	mustEcho(t, mustDial(t, with("IdentitiesOnly=no", "IdentityFile=none")))
+	only := func(file string, settings ...string) Options { // instead of the file of options
+		o := with(append(settings, "IdentityFile="+file)...)
+		o.Settings = slices.DeleteFunc(o.Settings, func(s string) bool { return s == "IdentityFile="+id })
+		return o
+	}
+	mustEcho(t, mustDial(t, only("none", "IdentitiesOnly=no")))
 	if n := strings.Count(s.logged(), "Failed publickey"); n != 3 {
 		t.Errorf("%d keys were refused, want the agent's other 3 in its order", n)
 	}
@@ -146,7 +155,7 @@ func TestAgent(t *testing.T) {
 	}
 	dialErr(t, with("IdentityAgent=none"), "permission denied")
 	before := strings.Count(s.logged(), "Failed publickey")
-	dialErr(t, with("IdentityFile="+s.path("x1")), "none of the 1 keys offered")
+	dialErr(t, only(s.path("x1")), "none of the 1 keys offered")
 	if n := strings.Count(s.logged(), "Failed publickey") - before; n != 1 {
 		t.Errorf("%d keys were offered, want 1", n)
 	}

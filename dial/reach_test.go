@@ -96,14 +96,14 @@ func TestProxyJump(t *testing.T) {
 	c := mustDial(t, o)
 	mustEcho(t, c)
 	for i, s := range hops {
-		if s.conns != 1 {
-			t.Errorf("hop %d has seen %d connections", i, s.conns)
+		if s.connections() != 1 {
+			t.Errorf("hop %d has seen %d connections", i, s.connections())
 		}
 	}
 	o.Jump = "hop0"
 	mustEcho(t, mustDial(t, o))
-	if hops[1].conns != 1 || hops[0].conns != 2 {
-		t.Errorf("-J did not win: %d and %d connections", hops[0].conns, hops[1].conns)
+	if hops[1].connections() != 1 || hops[0].connections() != 2 {
+		t.Errorf("-J did not win: %d and %d connections", hops[0].connections(), hops[1].connections())
 	}
 	o.Jump = ""
 	o.Destination = "loop1"
@@ -167,8 +167,8 @@ func TestControlMaster(t *testing.T) {
 		t.Errorf("no such subsystem: %v", err)
 	}
 	mustEcho(t, c)
-	if s.conns != 1 {
-		t.Errorf("%d connections", s.conns)
+	if s.connections() != 1 {
+		t.Errorf("%d connections", s.connections())
 	}
 	// Those that would be masters themselves do not ask one, and a socket
 	// nobody listens on is passed by.
@@ -275,13 +275,7 @@ func TestServerAlive(t *testing.T) {
 	c := mustDial(t, s.options("ServerAliveInterval=1", "ServerAliveCountMax=1"))
 	time.Sleep(2500 * time.Millisecond)
 	mustEcho(t, c) // answered keepalives keep it
-	out := run(t, "pgrep", "-P", strconv.Itoa(os.Getpid()), "-f", "sshd")
-	for _, pid := range strings.Fields(out) {
-		n, _ := strconv.Atoi(pid)
-		if err := syscall.Kill(n, syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
-	}
+	s.signal(syscall.SIGSTOP)
 	begin := time.Now()
 	err := c.Wait()
 	var lost *LostError

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -152,6 +153,7 @@ func (s *sshd) serve(conn net.Conn) {
 	cmd := exec.Command("/usr/sbin/sshd", "-i", "-e", "-f", s.path("sshd_config"))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = f, f, s
 	cmd.WaitDelay = time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // for signal
 	err = cmd.Start()
 	f.Close()
 	if err != nil {
@@ -167,12 +169,23 @@ func (s *sshd) serve(conn net.Conn) {
 	s.mu.Unlock()
 }
 
+// connections is how many have been made.
+func (s *sshd) connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conns
+}
+
 // cut kills the sshds of all connections.
-func (s *sshd) cut() {
+func (s *sshd) cut() { s.signal(syscall.SIGKILL) }
+
+// signal sends a signal to the sshds of all connections and their children,
+// one of which has the connection.
+func (s *sshd) signal(sig syscall.Signal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for cmd := range s.cmds {
-		_ = cmd.Process.Kill()
+		_ = syscall.Kill(-cmd.Process.Pid, sig)
 	}
 }
 
