@@ -10,16 +10,35 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// ifHonoured refuses a key whose options we have no means to enforce: a
-// security key's PIN is attested inside of a signature that we do not see.
+// ifHonoured refuses a key whose options we have no means to enforce. What a
+// security key attests (a touch, a PIN) is inside of a signature that the ssh
+// library checks and does not show; it waives the touch for certificates that
+// say so, whether or not the line that trusts them agrees.
 func ifHonoured(o *Options, key ssh.PublicKey) (*Options, string) {
-	if cert, ok := key.(*ssh.Certificate); ok {
+	cert, isCert := key.(*ssh.Certificate)
+	if isCert {
 		key = cert.Key
 	}
-	if o.VerifyRequired && strings.HasPrefix(key.Type(), "sk-") {
+	if !strings.HasPrefix(key.Type(), "sk-") {
+		return o, ""
+	}
+	if o.VerifyRequired {
 		return nil, "verify-required cannot be honoured for security keys"
 	}
+	if isCert && !o.NoTouchRequired && WaivesTouch(cert) {
+		return nil, "certificate waives the touch that is required here"
+	}
 	return o, ""
+}
+
+// WaivesTouch reports whether key is a certificate that wants no touch.
+func WaivesTouch(key ssh.PublicKey) bool {
+	cert, ok := key.(*ssh.Certificate)
+	if !ok {
+		return false
+	}
+	_, waives := cert.Extensions["no-touch-required"]
+	return waives
 }
 
 // checkAuthority judges a certificate whose authority is in authorized_keys.

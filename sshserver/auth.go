@@ -98,10 +98,9 @@ func (c *conn) offered(meta ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissio
 	return perms, nil
 }
 
-// noTouch is the one option that the library acts on itself. A certificate's
-// own extension is not enough when the line that trusts it does not agree.
+// noTouch is the one option that the library acts on itself.
 func noTouch(g *Grant) bool {
-	return g.Options.NoTouchRequired || g.Settings.NoTouchRequired
+	return g.Options.NoTouchRequired && !g.Settings.TouchRequired
 }
 
 // verified decides, once the client has proved that it has the key.
@@ -135,7 +134,7 @@ func (c *conn) authLog(meta ssh.ConnMetadata, method string, err error) {
 		return
 	}
 	c.failures++
-	c.log.Info("Failed "+printable(method), "user", printable(meta.User()), "tries", c.failures)
+	c.log.Info("Failed "+printable(method)+" for "+printable(meta.User()), "tries", c.failures)
 	if c.failures < c.maxTries {
 		return
 	}

@@ -71,16 +71,17 @@ func (a *Authorizer) settings(ctx context.Context, end Endpoint, user string) (*
 // of a known one, with a home that does not exist, up to the same answer.
 func (a *Authorizer) Authorize(ctx context.Context, end Endpoint, user string, key ssh.PublicKey, algorithm string) (*Grant, error) {
 	log := a.Log.With("user", printable(user), "from", end.Addr, "port", end.Port)
+	who := fmt.Sprintf("user %s from %s port %d", printable(user), end.Addr, end.Port)
 	settings, acct, err := a.settings(ctx, end, user)
 	l := &login{Authorizer: a, ctx: ctx, end: end, user: user, key: key, settings: settings, log: log, account: acct}
 	if err != nil {
 		l.account = &Account{Name: "nobody", UID: 65534, GID: 65534, Home: "/nonexistent", Shell: "/bin/sh"}
 		_, _ = l.grant(algorithm)
-		log.Info("Invalid user", "reason", err.Error())
+		log.Info("Invalid "+who, "reason", err.Error())
 		return nil, errDenied
 	}
 	if err := l.allowed(); err != nil {
-		log.Info("User not allowed", "reason", err.Error())
+		log.Info("Refused "+who, "reason", err.Error())
 		_, _ = l.grant(algorithm)
 		return nil, errDenied
 	}
@@ -129,6 +130,9 @@ func (l *login) keyUsable(algorithm string) string {
 		if !slices.Contains(s.CASignatures, cert.Signature.Format) {
 			return "certificate signed with " + cert.Signature.Format + ", not in CASignatureAlgorithms"
 		}
+	}
+	if s.TouchRequired && keys.WaivesTouch(l.key) {
+		return "certificate waives the touch that PubkeyAuthOptions requires"
 	}
 	if n := rsaBits(plain); n > 0 && n < s.RequiredRSASize {
 		return fmt.Sprintf("RSA key of %d bits; RequiredRSASize is %d", n, s.RequiredRSASize)

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -67,8 +68,9 @@ func (c *conn) serve() {
 	c.raw.grow()
 	c.server.stats.Accepted.Add(1)
 	c.log = c.log.With("user", c.user)
-	c.log.Info("Accepted publickey", "key", describeKey(c.grant.Key), "where", c.grant.Where,
-		"connection", c.ssh.RemoteAddr().String())
+	key := describeKey(c.grant.Key)
+	c.log.Info(fmt.Sprintf("Accepted publickey for %s from %s port %d ssh2: %s", printable(c.user), c.end.Addr, c.end.Port, key),
+		"key", key, "where", c.grant.Where)
 	c.run(chans, requests)
 	_ = c.raw.Close()
 	c.log.Info("Connection closed", "seconds", int(time.Since(c.began).Seconds()),

@@ -227,25 +227,31 @@ func setRootLogin(s *Settings, args []string) (int, error) {
 	return 0, nil
 }
 
+// setAuthOptions is about security keys. Without touch-required a key's own
+// no-touch-required counts.
 func setAuthOptions(s *Settings, args []string) (int, error) {
-	touch := true
+	s.TouchRequired = false
 	for i, a := range args {
 		switch strings.ToLower(a) {
 		case "none":
 			if len(args) > 1 {
 				return i, errors.New("none stands alone")
 			}
-			touch = true
 		case "touch-required":
+			s.TouchRequired = true
 		default:
 			return i, fmt.Errorf("%q cannot be honoured", a)
 		}
 	}
-	s.NoTouchRequired = !touch
 	return 0, nil
 }
 
-func showAuthOptions(*Settings) []string { return []string{"none"} }
+func showAuthOptions(s *Settings) []string {
+	if s.TouchRequired {
+		return []string{"touch-required"}
+	}
+	return []string{"none"}
+}
 
 // commandRow is a program that names keys or principals. It must be absolute:
 // it is run before anybody has logged in.

@@ -66,7 +66,7 @@ type Settings struct {
 	Subsystems             []Subsystem
 	CommandMap             []Command
 	HasCommandMap          bool
-	NoTouchRequired        bool // PubkeyAuthOptions touch-required absent
+	TouchRequired          bool // whatever a key says
 }
 
 // Listen is one ListenAddress. Port is zero when it has none of its own.
