@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -162,18 +161,6 @@ func (s *testServer) mustDial() *ssh.Client {
 	}
 	s.t.Cleanup(func() { c.Close() })
 	return c
-}
-
-// writeKey writes a private key where ssh(1) finds it acceptable.
-func writeKey(t testing.TB, path string, private any) {
-	t.Helper()
-	block, err := ssh.MarshalPrivateKey(private, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // tool runs a program of OpenSSH's and returns its output.

@@ -18,14 +18,6 @@ func orNone(s string) string {
 	return s
 }
 
-func parsePort(s string) (int, error) {
-	n, err := strconv.ParseUint(s, 10, 16)
-	if err != nil || n == 0 {
-		return 0, fmt.Errorf("%q is not a port", s)
-	}
-	return int(n), nil
-}
-
 func setPort(s *Settings, args []string) (int, error) {
 	// 0 lets the kernel choose: for tests and for demonstrations.
 	n, err := strconv.ParseUint(args[0], 10, 16)
