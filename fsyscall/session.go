@@ -51,6 +51,9 @@ type Hello struct {
 	Now Time
 	// View has every rule, the defaults included, the root first.
 	View []ViewRule
+	// Prefetched is the path that the client has asked its file service for in
+	// the server's stead (see Prefetch), or empty.
+	Prefetched string
 	// Sync: each change is on the client before its system call returns.
 	Sync bool
 	// NoCache: nothing is kept on the server between calls.
@@ -86,6 +89,7 @@ func (m *Hello) fields(c *coder) {
 		c.string(&r.Path, MaxTarget)
 		c.bool(&r.Remote)
 	})
+	c.string(&m.Prefetched, MaxTarget)
 	c.bool(&m.Sync)
 	c.bool(&m.NoCache)
 	c.bool(&m.Trace)

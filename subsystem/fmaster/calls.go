@@ -311,6 +311,16 @@ func (c *caller) begin(via path, op fsyscall.Op, m fsyscall.Message, p *pendingC
 	return tag
 }
 
+// expect takes the reply to a call with the tag that somebody else sends.
+func (c *caller) expect(tag uint32, op fsyscall.Op, p *pendingCall) {
+	p.op = op
+	c.stats.call(op)
+	c.mu.Lock()
+	c.pending[tag] = p
+	c.tag = max(c.tag, tag)
+	c.mu.Unlock()
+}
+
 // result is the end of a call.
 type result struct {
 	errno  syscall.Errno

@@ -49,20 +49,25 @@ func (s *Server) list(dir *node, max uint32, done func(listed)) syscall.Errno {
 	if errno := s.attach(dir, via); errno != 0 {
 		return errno
 	}
+	s.calls.begin(via, fsyscall.OpList, &fsyscall.List{ID: dir.wire, Max: max}, s.listing(dir, done))
+	return 0
+}
+
+// listing prepares for the answer to a List of dir. s.mu is held.
+func (s *Server) listing(dir *node, done func(listed)) *pendingCall {
 	d := dir.entries()
 	ready := make(chan struct{})
 	d.listing = ready
 	gen := dir.gen
 	var l listed
-	take := func(m fsyscall.Message) { l.take(s, m.(*fsyscall.ListReply)) }
 	last := &fsyscall.ListReply{}
-	s.calls.begin(via, fsyscall.OpList, &fsyscall.List{ID: dir.wire, Max: max}, &pendingCall{
+	return &pendingCall{
 		reply: last,
-		more:  take,
+		more:  func(m fsyscall.Message) { l.take(s, m.(*fsyscall.ListReply)) },
 		done: func(h fsyscall.Header, _ error) {
 			l.errno, l.leased = syscall.Errno(h.Errno), h.Leased
 			if h.Errno == 0 {
-				take(last)
+				l.take(s, last)
 			}
 			s.mu.Lock()
 			if d.listing == ready {
@@ -75,8 +80,7 @@ func (s *Server) list(dir *node, max uint32, done func(listed)) syscall.Errno {
 				done(l)
 			}
 		},
-	})
-	return 0
+	}
 }
 
 // maxNodes bounds the entries that listings put into the tree (about 400 bytes

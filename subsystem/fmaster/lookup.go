@@ -12,7 +12,7 @@ import (
 // listMax bounds the entries that a directory may have to be asked for whole
 // when a single name in it is wanted. Such an answer takes about 100 bytes an
 // entry, a few milliseconds on a slow link.
-const listMax = 1024
+const listMax = fsyscall.PrefetchMax
 
 // forever is how long the kernel may keep what is under a lease.
 const forever = 1 << 30 // seconds

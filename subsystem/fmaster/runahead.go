@@ -44,6 +44,29 @@ func (s *Server) Prepare(p string) {
 	}
 }
 
+// expectPrefetched takes in what the client asks for in the session's stead.
+// It must be called before any other number is given out.
+func (s *Server) expectPrefetched(p string) {
+	names := fsyscall.PrefetchNames(p)
+	if p == "" || names == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.root
+	s.calls.expect(1, fsyscall.OpList, s.listing(at, nil))
+	for i, name := range names {
+		n := s.newNode()
+		n.mounts = at.mounts.child(name)
+		s.told(n, urgent)
+		if m := n.mounts; m == nil || !m.mounted {
+			s.place(at, name, n)
+		}
+		s.calls.expect(uint32(2+i), fsyscall.OpList, s.listing(n, nil))
+		at = n
+	}
+}
+
 func (s *Server) prepareOne(n *node) {
 	if d := n.entries(); !d.whole && d.listing == nil && !d.big && !n.synthetic {
 		s.list(n, listMax, nil)
