@@ -11,8 +11,8 @@ func sessionCases() []wireCase {
 	hello := &Hello{
 		Version: Version, UID: 1000, GID: 100, Groups: []uint32{100, 27},
 		User: "ann", Home: "/home/ann", Hostname: "desk",
-		Now:  Time{Sec: 0x01020304, Nsec: 5},
-		View: []ViewRule{{Path: "/"}, {Path: "/usr", Remote: true}},
+		Now:        Time{Sec: 0x01020304, Nsec: 5},
+		View:       []ViewRule{{Path: "/"}, {Path: "/usr", Remote: true}},
 		Prefetched: "/h", Sync: true, Trace: true,
 	}
 	for i := range hello.Secret {
