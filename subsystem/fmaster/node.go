@@ -316,6 +316,31 @@ func (s *Server) forget(n *node) {
 	delete(s.wires, n.wire)
 	n.wire = s.newID()
 	n.attached = 0
+	if n.dir != nil && !n.dropped {
+		s.endLease(n)
+	}
+}
+
+// endLease gives up what is known of a directory's entries: the client revokes
+// by the number that it has been told to forget.
+func (s *Server) endLease(n *node) {
+	d, now := n.dir, time.Now()
+	n.gen++
+	n.until = now
+	for name := range d.absent {
+		s.notify.entry(n, name)
+	}
+	d.whole, d.absent, d.leased, d.until = false, nil, false, now
+	for name, c := range d.children {
+		if !c.synthetic && c.pending == 0 {
+			c.until = now
+			d.revoke(name)
+			s.notify.entry(n, name)
+		}
+	}
+	if n.refs > 0 {
+		s.notify.inode(n, false)
+	}
 }
 
 // ref counts one look-up of n by the kernel.
