@@ -54,11 +54,14 @@ func TestLargeFiles(t *testing.T) {
 	}
 }
 
-// TestAsRootMillion lists a directory of a million entries.
+// TestAsRootMillion lists a directory of a million entries. It is in memory,
+// where making and removing them takes seconds rather than minutes.
 func TestAsRootMillion(t *testing.T) {
 	s := newSite(t)
 	dir := filepath.Join(s.Work, "many")
 	must(t, os.Mkdir(dir, 0o755))
+	must(t, unix.Mount("none", dir, "tmpfs", 0, "mode=0755,nr_inodes=1100000"))
+	defer unix.Unmount(dir, unix.MNT_DETACH)
 	for i := range 1_000_000 {
 		must(t, unix.Mknod(fmt.Sprintf("%s/entry-%07d", dir, i), unix.S_IFREG|0o600, 0))
 	}
@@ -99,7 +102,7 @@ cp -r tree small/; tar cf small.tar small; rm -r small`)
 		most         int
 	}{
 		{"echo", "/bin/echo hi", 4},
-		{"find", "find tree -printf '%s\\n' | wc -l", 8},
+		{"find", "find tree -printf '%s\\n' | wc -l", 14},
 		{"git status", gitEnv + "cd repo && git status --porcelain", 30},
 		{"untar", "tar xf small.tar", 10},
 	} {
