@@ -162,10 +162,17 @@ func (f *fileService) relayLines(r *os.File) {
 	}
 }
 
-// serve joins fslave to the link. It returns an error only when fslave ended
-// of itself; the link's own end is told elsewhere.
-func (f *fileService) serve(link *relay.Link) error {
-	spliceErr := relay.Splice(link, relay.NewMessageConn(f.conn))
+// serve joins fslave to the link, having asked it what first has. It returns
+// an error only when fslave ended of itself; the link's own end is told
+// elsewhere.
+func (f *fileService) serve(link *relay.Link, first [][]byte) error {
+	conn := relay.NewMessageConn(f.conn)
+	for _, m := range first {
+		if conn.WriteMessage(m) != nil {
+			break // it has ended, which Splice finds out
+		}
+	}
+	spliceErr := relay.Splice(link, conn)
 	for _, e := range []error{relay.ErrLost, relay.ErrClosed, relay.ErrProtocol, relay.ErrAborted, relay.ErrNotNexec, relay.ErrVersion} {
 		if errors.Is(spliceErr, e) || spliceErr == nil {
 			return nil

@@ -101,6 +101,7 @@ func (r *run) start(ctx context.Context) error {
 	if r.cwd, err = os.Getwd(); err != nil { // $PWD if it is the same directory
 		return &CwdError{err}
 	}
+	r.cfg.Session.Prefetch = r.cwd
 	// Only to know the files: the rest may yet be refined.
 	r.stdio = classify(r.fds, TerminalAuto)
 	if err := r.connect(ctx); err != nil {

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"os/user"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,9 +29,14 @@ type SessionConfig struct {
 	Open  Opener
 	Files Files
 	View  []fsyscall.ViewRule
+	// Prefetch is the working directory of the first command, which must be
+	// absolute and clean. Where the view takes it from this machine, the way
+	// there is sent to the server before it asks; see [fsyscall.Prefetch].
+	Prefetch string
 	// Sync, NoCache and Trace go into the Hello.
 	Sync, NoCache, Trace bool
-	Relay                relay.Config
+	// Relay are the link's settings. Compress is chosen by Start.
+	Relay relay.Config
 }
 
 // Session is one link to a server, with the file service that answers it. It
@@ -69,6 +77,7 @@ func Start(ctx context.Context, cfg SessionConfig, stdio map[int]int) (*Session,
 		files.stop()
 		return nil, &OpenError{err}
 	}
+	cfg.Relay.Compress = !loopback(rw)
 	link := relay.New(rw, cfg.Relay)
 	s := &Session{
 		link: link, ctl: link.Stream(fsyscall.StreamControl), files: files, began: time.Now(),
@@ -77,14 +86,45 @@ func Start(ctx context.Context, cfg SessionConfig, stdio map[int]int) (*Session,
 	s.out.post(hello)
 	s.wg.Go(s.receive)
 	s.wg.Go(func() { s.out.run(s.ctl) })
-	s.wg.Go(s.serveFiles)
+	prefetch := fsyscall.Prefetch(cfg.prefetched())
+	s.wg.Go(func() { s.serveFiles(prefetch) })
 	return s, nil
+}
+
+// prefetched is what the server is told to be on its way: Prefetch, or nothing
+// where that would not be used.
+func (cfg *SessionConfig) prefetched() string {
+	p := cfg.Prefetch
+	if p == "" || cfg.NoCache || fsyscall.PrefetchNames(p) == nil {
+		return ""
+	}
+	var best fsyscall.ViewRule
+	for _, r := range cfg.View {
+		if len(r.Path) >= len(best.Path) && (r.Path == "/" || p == r.Path || strings.HasPrefix(p, r.Path+"/")) {
+			best = r
+		}
+	}
+	if best.Path == "" || best.Remote {
+		return ""
+	}
+	return p
+}
+
+// loopback tells whether a byte stream stays on this machine: compressing only
+// costs there. A stream that does not say where it leads may lead anywhere.
+func loopback(rw io.ReadWriteCloser) bool {
+	c, ok := rw.(interface{ RemoteAddr() net.Addr })
+	if !ok {
+		return false
+	}
+	addr, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	return err == nil && addr.Addr().Unmap().IsLoopback()
 }
 
 func makeHello(cfg SessionConfig) ([]byte, error) {
 	h := &fsyscall.Hello{
 		Version: fsyscall.Version, UID: uint32(unix.Geteuid()), GID: uint32(unix.Getegid()),
-		View: cfg.View, Sync: cfg.Sync, NoCache: cfg.NoCache, Trace: cfg.Trace,
+		View: cfg.View, Prefetched: cfg.prefetched(), Sync: cfg.Sync, NoCache: cfg.NoCache, Trace: cfg.Trace,
 	}
 	if _, err := rand.Read(h.Secret[:]); err != nil {
 		return nil, fmt.Errorf("cannot make the session's secret: %w", err)
@@ -242,8 +282,8 @@ func replace[T any](ch chan T, v T) {
 }
 
 // serveFiles joins fslave to the link until either ends.
-func (s *Session) serveFiles() {
-	err := s.files.serve(s.link)
+func (s *Session) serveFiles(prefetch [][]byte) {
+	err := s.files.serve(s.link, prefetch)
 	if s.link.Err() == nil && err != nil {
 		s.fail(&FilesError{Err: err, Ran: true})
 	}

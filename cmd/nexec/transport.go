@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -129,6 +130,9 @@ type sshChannel struct {
 	closed chan struct{}
 	once   sync.Once
 }
+
+// RemoteAddr is the address connected to; through a proxy, a name for it.
+func (c *sshChannel) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }
 
 func (c *sshChannel) Close() error {
 	c.once.Do(func() {
