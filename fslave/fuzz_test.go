@@ -3,6 +3,7 @@ package fslave
 import (
 	"encoding/binary"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"testing"
 	"time"
@@ -72,6 +73,7 @@ func FuzzServer(f *testing.F) {
 		base = f.TempDir()
 	}
 	f.Cleanup(func() { os.RemoveAll(base) })
+	limitFileSize(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		dir, err := os.MkdirTemp(base, "")
 		must(t, err)
@@ -105,6 +107,19 @@ func FuzzServer(f *testing.F) {
 	})
 }
 
+// limitFileSize keeps what is made up from filling the machine. The fuzzer's
+// own file, of 100 MiB, must fit.
+func limitFileSize(f *testing.F) {
+	var old unix.Rlimit
+	must(f, unix.Getrlimit(unix.RLIMIT_FSIZE, &old))
+	signal.Ignore(unix.SIGXFSZ)
+	must(f, unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 128 << 20, Max: old.Max}))
+	f.Cleanup(func() {
+		must(f, unix.Setrlimit(unix.RLIMIT_FSIZE, &old))
+		signal.Reset(unix.SIGXFSZ)
+	})
+}
+
 func fuzzOnce(t *testing.T, root string, data []byte) {
 	p := &pipe{in: make(chan []byte), out: func([]byte) {}}
 	policy := newPolicy(t, root, rule("/", ModeReadWrite), rule("/hidden", ModeHide), rule("/ro", ModeReadOnly))
@@ -113,6 +128,7 @@ func fuzzOnce(t *testing.T, root string, data []byte) {
 	served := make(chan error, 1)
 	go func() { served <- s.Serve() }()
 	ended := false
+	stuck := time.After(30 * time.Second)
 	for len(data) >= 2 && !ended {
 		n := min(int(binary.LittleEndian.Uint16(data)), len(data)-2)
 		msg := data[2 : 2+n]
@@ -121,6 +137,8 @@ func fuzzOnce(t *testing.T, root string, data []byte) {
 		case p.in <- msg:
 		case <-served:
 			ended = true
+		case <-stuck:
+			t.Fatal("nothing is read any more")
 		}
 	}
 	p.close()

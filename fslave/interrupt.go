@@ -20,6 +20,9 @@ func interruptHandler()
 // interruptReturn is where the kernel's signal frame returns to.
 func interruptReturn()
 
+// Only the assembler refers to them, by interruptAddrs.
+var _, _ = interruptHandler, interruptReturn
+
 // interruptAddrs returns the addresses of the two above.
 func interruptAddrs() (handler, restorer uintptr)
 

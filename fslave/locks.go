@@ -248,14 +248,9 @@ func (t *lockTable) taken(l *lockFile, lock fsyscall.Lock, err error) error {
 // Interrupt that arrives from now on finds it.
 func (t *lockTable) begin(c *call) {
 	w := &waiter{done: make(chan struct{})}
-	t.mu.Lock()
-	if len(t.waiting) >= maxWaiters || t.waiting[c.h.Tag] != nil {
+	if c.early == nil && !t.register(c, w) {
 		c.early = unix.ENOLCK
-	} else {
-		c.waiter = w
-		t.waiting[c.h.Tag] = w
 	}
-	t.mu.Unlock()
 	if c.early != nil {
 		c.run()
 		return
@@ -267,6 +262,16 @@ func (t *lockTable) begin(c *call) {
 		t.mu.Unlock()
 		close(w.done)
 	})
+}
+
+func (t *lockTable) register(c *call, w *waiter) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.waiting) >= maxWaiters || t.waiting[c.h.Tag] != nil {
+		return false
+	}
+	c.waiter, t.waiting[c.h.Tag] = w, w
+	return true
 }
 
 // wait waits in the kernel until the lock is had or w is cancelled.

@@ -161,3 +161,14 @@ func TestLocksReleased(t *testing.T) {
 	c.release(b)
 	must(t, unix.Flock(int(local.Fd()), unix.LOCK_EX|unix.LOCK_NB))
 }
+
+// A wait that cannot begin leaves nothing behind to be interrupted.
+func TestLocksBadWait(t *testing.T) {
+	c := dial(t, t.TempDir(), Config{})
+	tag, ch := c.send(fsyscall.OpSetLock, lockMsg(77, 1, fsyscall.LockWrite, 0, 5, true))
+	if got := c.last(ch); unix.Errno(got.h.Errno) != unix.EBADF {
+		t.Errorf("%v", got.h)
+	}
+	c.send(fsyscall.OpInterrupt, &fsyscall.Interrupt{Tag: tag})
+	c.do(fsyscall.OpBarrier, nil, 0)
+}

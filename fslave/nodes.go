@@ -153,44 +153,6 @@ func (t *nodeTable) put(n *node, at place) {
 	}
 }
 
-func (t *nodeTable) addAlt(n *node, at place) {
-	for _, old := range n.alts {
-		if old == at {
-			return
-		}
-	}
-	if n.gone && n.stdio == nil {
-		t.put(n, at)
-		return
-	}
-	if len(n.alts) == maxAlts {
-		t.removeAt(n, n.alts[0])
-		n.alts = n.alts[1:]
-	}
-	n.alts = append(n.alts, at)
-	at.parent.kids++
-	t.at[at] = append(t.at[at], n)
-}
-
-// removeAt takes n out of the index. The caller holds mu.
-func (t *nodeTable) removeAt(n *node, at place) {
-	list := t.at[at]
-	for i, m := range list {
-		if m == n {
-			list[i] = list[len(list)-1]
-			list = list[:len(list)-1]
-			break
-		}
-	}
-	if len(list) == 0 {
-		delete(t.at, at)
-	} else {
-		t.at[at] = list
-	}
-	at.parent.kids--
-	t.reap(at.parent)
-}
-
 // reap drops n, and then its parents, where neither the server nor a node
 // below needs it.
 func (t *nodeTable) reap(n *node) {
@@ -230,27 +192,6 @@ func (t *nodeTable) drop(n *node) *node {
 	return at.parent
 }
 
-// leave takes the place at from n; a further name takes over, or n is gone.
-func (t *nodeTable) leave(n *node, at place) {
-	if n.place != at {
-		for i, alt := range n.alts {
-			if alt == at {
-				n.alts = append(n.alts[:i], n.alts[i+1:]...)
-				t.removeAt(n, at)
-				return
-			}
-		}
-		return
-	}
-	if len(n.alts) > 0 {
-		n.place = n.alts[0]
-		n.alts = n.alts[1:]
-	} else {
-		n.place, n.gone = place{}, true
-	}
-	t.removeAt(n, at)
-}
-
 // forget takes names back and returns the nodes they named.
 func (t *nodeTable) forget(ids []fsyscall.NodeID) []*node {
 	t.mu.Lock()
@@ -270,73 +211,6 @@ func (t *nodeTable) forget(ids []fsyscall.NodeID) []*node {
 		out = append(out, n)
 	}
 	return out
-}
-
-// unlinked notes that the name at a place is gone.
-func (t *nodeTable) unlinked(at place) []*node {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	list := append([]*node(nil), t.at[at]...)
-	for _, n := range list {
-		t.leave(n, at)
-	}
-	return list
-}
-
-// renamed moves the nodes at a place, and with them all below, to another,
-// whose own nodes lose that name or, with exchange, get the other one.
-func (t *nodeTable) renamed(from, to place, exchange bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if from == to {
-		return
-	}
-	moving := append([]*node(nil), t.at[from]...)
-	other := append([]*node(nil), t.at[to]...)
-	for _, n := range other {
-		if exchange {
-			t.moveTo(n, to, from)
-		} else {
-			t.leave(n, to)
-		}
-	}
-	for _, n := range moving {
-		t.moveTo(n, from, to)
-	}
-}
-
-func (t *nodeTable) moveTo(n *node, from, to place) {
-	if t.below(to.parent, n) {
-		// The kernel would not have done it: the table is out of date.
-		t.leave(n, from)
-		return
-	}
-	to.parent.kids++
-	t.at[to] = append(t.at[to], n)
-	if n.place == from {
-		n.place = to
-	} else {
-		for i := range n.alts {
-			if n.alts[i] == from {
-				n.alts[i] = to
-			}
-		}
-	}
-	t.removeAt(n, from)
-}
-
-// below tells whether n is dir or lies below it.
-func (t *nodeTable) below(n, dir *node) bool {
-	for range maxDepth {
-		if n == dir {
-			return true
-		}
-		if n == nil || n.place.parent == nil {
-			return false
-		}
-		n = n.place.parent
-	}
-	return true
 }
 
 // found records who was met at n. It fails with ESTALE where that is not who
@@ -403,52 +277,6 @@ func (t *nodeTable) isNamed(n *node) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return n.named && t.byID[n.id] == n
-}
-
-// doubt notes that someone else has changed what a place leads to, and returns
-// the nodes there.
-func (t *nodeTable) doubt(at place) []*node {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, n := range t.at[at] {
-		n.doubt = true
-	}
-	return append([]*node(nil), t.at[at]...)
-}
-
-// leads tells whether nodes have their place in n.
-func (t *nodeTable) leads(n *node) bool {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return n.kids > 0
-}
-
-// followed moves the nodes of one inode that someone else has moved.
-func (t *nodeTable) followed(from, to place, id inode) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, n := range append([]*node(nil), t.at[from]...) {
-		if n.dev == id.dev && n.ino == id.ino && from != to {
-			t.moveTo(n, from, to)
-		}
-	}
-}
-
-// nodesAt returns the nodes at a place.
-func (t *nodeTable) nodesAt(at place) []*node {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return append([]*node(nil), t.at[at]...)
-}
-
-// places returns every name that n is known by.
-func (t *nodeTable) places(n *node) []place {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	if n.place.parent == nil {
-		return nil
-	}
-	return append([]place{n.place}, n.alts...)
 }
 
 // reserve makes id name the place before the lookup of it has been made, so
@@ -522,15 +350,6 @@ func (t *nodeTable) bindNameless(id fsyscall.NodeID, dev, ino uint64, stdio *std
 	}
 	n.stdio = stdio
 	return n, nil
-}
-
-// addName gives n a further name.
-func (t *nodeTable) addName(n *node, at place) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if n.place != at {
-		t.addAlt(n, at)
-	}
 }
 
 // closeStdio closes the descriptors of standard streams.

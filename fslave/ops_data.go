@@ -162,24 +162,26 @@ func (c *call) copyRange() (fsyscall.Message, error) {
 	if m.SrcOff > 1<<63-1 || m.DstOff > 1<<63-1 {
 		return nil, unix.EINVAL
 	}
-	if src.inode == dst.inode && m.SrcOff < m.DstOff+m.Len && m.DstOff < m.SrcOff+m.Len {
+	length := min(m.Len, copyMost)
+	if src.inode == dst.inode && m.SrcOff < m.DstOff+length && m.DstOff < m.SrcOff+length {
 		return nil, unix.EINVAL
 	}
-	n, err := c.copyData(src.fd, dst.fd, int64(m.SrcOff), int64(m.DstOff), m.Len)
+	n, err := c.copyData(src.fd, dst.fd, int64(m.SrcOff), int64(m.DstOff), length)
 	if err != nil {
 		return nil, err
 	}
 	return c.written(dst, n)
 }
 
-// copyStep bounds one copy_file_range, so that the end of the connection does
-// not wait for a file of any size.
-const copyStep = 256 << 20
+// copyMost bounds one call, which holds up every other change and the end of
+// the connection. A call that asks for more is answered with what was copied,
+// as copy_file_range(2) may be.
+const copyMost = 64 << 20
 
 func (c *call) copyData(src, dst int, srcOff, dstOff int64, length uint64) (done uint64, err error) {
 	plain := false
 	for done < length {
-		step := int(min(length-done, copyStep))
+		step := int(length - done)
 		s, d := srcOff+int64(done), dstOff+int64(done)
 		var n int
 		if !plain {

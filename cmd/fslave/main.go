@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -133,6 +134,7 @@ func serve(o *options, policy *fslave.Policy) error {
 		return err
 	}
 	unix.Umask(0)
+	signal.Ignore(unix.SIGXFSZ) // a file size limit is an error of the write, EFBIG
 	conn := relay.NewMessageConn(struct {
 		io.Reader
 		io.Writer
