@@ -277,9 +277,9 @@ func (s *Server) changeNow(call func() result, nodes ...*node) result {
 		again := false
 		for _, n := range nodes {
 			s.settle(n, 0)
-			again = s.mended(n, res.errno) || again
+			again = s.mended(n, res.errno, try) || again
 		}
-		if try > 0 || !again {
+		if !again {
 			return res
 		}
 	}

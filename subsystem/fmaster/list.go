@@ -97,7 +97,7 @@ func (s *Server) takeListing(dir *node, gen uint64, l *listed) {
 		d.big = true
 		return
 	case syscall.ESTALE:
-		if !s.mended(dir, l.errno) {
+		if !s.mended(dir, l.errno, 0) {
 			s.stale(dir)
 		}
 		return

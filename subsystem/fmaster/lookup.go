@@ -166,7 +166,7 @@ func (s *Server) ask(dir *node, name string, list bool) (*node, syscall.Errno) {
 		s.mu.Unlock()
 		res := s.calls.call(via, fsyscall.OpLookup, req, &reply)
 		s.mu.Lock()
-		if try == 0 && s.mended(dir, res.errno) {
+		if s.mended(dir, res.errno, try) {
 			continue
 		}
 		return s.found(dir, name, gen, fresh, &reply.Attr, res, via)
@@ -174,30 +174,48 @@ func (s *Server) ask(dir *node, name string, list bool) (*node, syscall.Errno) {
 }
 
 // mended tells whether a call that failed with errno is worth repeating: the
-// client's numbers for n and what is above it may lead to places that local
-// programs have moved, while the names in the tree were seen to be good. It
-// takes the numbers back. s.mu is held.
-func (s *Server) mended(n *node, errno syscall.Errno) bool {
+// client's numbers may lead to places that local programs have moved, while
+// the names in the tree were seen to be good. It takes the number of n back,
+// and if that was no help (try 1), or n is a directory, those of all above n
+// and below these. s.mu is held.
+func (s *Server) mended(n *node, errno syscall.Errno, try int) bool {
 	switch errno {
 	case syscall.ESTALE, syscall.ENOTDIR, syscall.ELOOP:
 	default:
 		return false
 	}
-	any := false
+	if try >= maxMends || n.stdio != nil {
+		return false
+	}
+	if try == 0 && !n.isDir() {
+		if n.pending > 0 || n.parent == nil || n.attached == 0 {
+			return false
+		}
+		s.forget(n)
+		return true
+	}
+	var top *node
 	for ; n != nil && n != s.root; n = n.parent {
-		if n.pending == 0 && n.parent != nil && n.attached != 0 {
-			s.forget(n)
-			any = true
+		if n.parent != nil && n.attached != 0 {
+			top = n
 		}
 	}
-	return any
+	if top == nil {
+		return false
+	}
+	s.forgetTree(top)
+	return true
 }
+
+// maxMends bounds how often a call is repeated.
+const maxMends = 2
 
 // found takes in the answer to a Lookup. fresh is the node that the client
 // has been told of, used unless the inode has a node already.
 func (s *Server) found(dir *node, name string, gen uint64, fresh *node, a *fsyscall.Attr, res result, via path) (*node, syscall.Errno) {
 	d := dir.entries()
 	current := dir.gen == gen
+	_, revoked := d.stale[name]
 	if !current && dir.pending == 0 {
 		res.leased = false
 	}
@@ -231,10 +249,10 @@ func (s *Server) found(dir *node, name string, gen uint64, fresh *node, a *fsysc
 	case n == nil:
 		n = fresh
 		s.told(n, via)
-	case n.pending == 0 && (n.attached == 0 || !n.isDir() && n.link != (link{dir, name})):
+	case n.pending == 0 && (n.attached == 0 || revoked || !n.isDir() && n.link != (link{dir, name})):
 		// The name it was known by may be gone; this one is good.
 		s.countNodes--
-		s.forget(n)
+		s.forgetTree(n)
 		n.wire = fresh.wire
 		s.told(n, via)
 		n.prefer(link{dir, name})
@@ -374,7 +392,7 @@ func (s *Server) refresh(n *node, f *file) syscall.Errno {
 	var reply fsyscall.AttrReply
 	gen := n.gen
 	res, errno := s.getAttr(n, f, &reply)
-	if errno == 0 && s.mended(n, res.errno) {
+	for try := 0; errno == 0 && s.mended(n, res.errno, try); try++ {
 		gen = n.gen
 		res, errno = s.getAttr(n, f, &reply)
 	}
@@ -464,7 +482,7 @@ func (s *Server) look(n *node, call func(via path) result) result {
 		s.mu.Unlock()
 		res := call(via)
 		s.mu.Lock()
-		if try > 0 || !s.mended(n, res.errno) {
+		if !s.mended(n, res.errno, try) {
 			return res
 		}
 	}

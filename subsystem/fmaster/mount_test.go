@@ -59,7 +59,6 @@ type world struct {
 type option func(*fmaster.Config)
 
 func syncMode(c *fmaster.Config)  { c.Hello.Sync = true }
-func noCache(c *fmaster.Config)   { c.Hello.NoCache = true }
 func bothModes(c *fmaster.Config) { c.Hello.Sync, c.Hello.NoCache = true, true }
 
 func newWorld(t *testing.T, opts ...option) *world {

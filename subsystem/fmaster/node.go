@@ -321,6 +321,30 @@ func (s *Server) forget(n *node) {
 	}
 }
 
+// forgetTree takes the client's numbers for n and all below it back: below a
+// directory that may have moved, they may lead elsewhere. What has changes on
+// their way keeps its number.
+func (s *Server) forgetTree(n *node) {
+	todo := []*node{n}
+	for len(todo) > 0 {
+		n := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if n.synthetic || n.pending > 0 || n.stdio != nil {
+			continue
+		}
+		if n.dir != nil {
+			for _, c := range n.dir.children {
+				if c.attached != 0 || c.dir != nil {
+					todo = append(todo, c)
+				}
+			}
+		}
+		if n != s.root {
+			s.forget(n)
+		}
+	}
+}
+
 // endLease gives up what is known of a directory's entries: the client revokes
 // by the number that it has been told to forget.
 func (s *Server) endLease(n *node) {

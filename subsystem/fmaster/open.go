@@ -189,12 +189,12 @@ func (s *Server) openRemote(f *file, done func(syscall.Errno)) syscall.Errno {
 		f.ahead.inline = make(chan struct{})
 	}
 	f.remote, f.answered = true, make(chan struct{})
-	return s.sendOpen(f, done, false)
+	return s.sendOpen(f, done, 0)
 }
 
-// sendOpen sends the open of f, again if the first try failed in a way that
-// may be mended.
-func (s *Server) sendOpen(f *file, done func(syscall.Errno), again bool) syscall.Errno {
+// sendOpen sends the open of f, again if a try failed in a way that may be
+// mended.
+func (s *Server) sendOpen(f *file, done func(syscall.Errno), try int) syscall.Errno {
 	n := f.node
 	via := path(n.pending > 0 || f.writable())
 	if errno := s.attach(n, via); errno != 0 {
@@ -208,8 +208,8 @@ func (s *Server) sendOpen(f *file, done func(syscall.Errno), again bool) syscall
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		errno := syscall.Errno(h.Errno)
-		if !again && s.mended(n, errno) {
-			if errno = s.sendOpen(f, done, true); errno == 0 {
+		if s.mended(n, errno, try) {
+			if errno = s.sendOpen(f, done, try+1); errno == 0 {
 				return
 			}
 		}

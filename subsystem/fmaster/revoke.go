@@ -100,6 +100,7 @@ func (s *Server) revokeLate(n *node) {
 
 // revokeTree revokes everything at and below n.
 func (s *Server) revokeTree(n *node) {
+	s.forgetTree(n)
 	todo := []*node{n}
 	for len(todo) > 0 {
 		n := todo[len(todo)-1]

@@ -63,9 +63,8 @@ func (s *Server) write(in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 		s.calls.post(len(data), fsyscall.OpWrite, req, reply, func(h fsyscall.Header) {
 			s.mu.Lock()
 			s.settle(n, syscall.Errno(h.Errno))
-			if h.Errno == 0 && n.pending == 0 && n.attr.Blocks != reply.Attr.Blocks {
-				n.attr.Blocks = reply.Attr.Blocks
-				s.notify.inode(n, false)
+			if h.Errno == 0 {
+				s.trueBlocks(n, &reply.Attr)
 			}
 			s.mu.Unlock()
 		})
@@ -114,6 +113,15 @@ func (s *Server) wrote(n *node, off uint64, data []byte) {
 	}
 	s.touch(n, true)
 	n.dirtyTimes = true
+}
+
+// trueBlocks takes over what only the client's file system knows, once all
+// changes of n are answered.
+func (s *Server) trueBlocks(n *node, a *fsyscall.Attr) {
+	if n.pending == 0 && n.attr.Blocks != a.Blocks {
+		n.attr.Blocks = a.Blocks
+		s.notify.inode(n, false)
+	}
 }
 
 // SetAttr implements fuse.RawFileSystem.
@@ -184,9 +192,13 @@ func (s *Server) setAttrOf(n *node, in *fuse.SetAttrIn) syscall.Errno {
 			s.forgetNames(n)
 		}
 		begin(n)
-		s.calls.post(0, fsyscall.OpSetAttr, req, &fsyscall.AttrReply{}, func(h fsyscall.Header) {
+		reply := &fsyscall.AttrReply{}
+		s.calls.post(0, fsyscall.OpSetAttr, req, reply, func(h fsyscall.Header) {
 			s.mu.Lock()
 			s.settle(n, syscall.Errno(h.Errno))
+			if h.Errno == 0 {
+				s.trueBlocks(n, &reply.Attr)
+			}
 			s.mu.Unlock()
 		})
 		return 0
@@ -316,7 +328,7 @@ func (s *Server) applySet(n *node, req *fsyscall.SetAttr) {
 		s.content.truncate(n, req.Size)
 		s.resetAhead(n)
 		a.Size = req.Size
-		a.Blocks = (a.Size + 511) / 512
+		a.Blocks = min(a.Blocks, (a.Size+511)/512)
 		a.Mtime = now
 		n.dirtyTimes = true
 	}
