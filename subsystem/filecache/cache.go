@@ -188,7 +188,7 @@ func (c *Cache) get(k Key) ([]byte, bool) {
 
 func (c *Cache) expired(used int64) bool {
 	now := time.Now()
-	return used < now.Add(-c.opt.MaxAge).Unix() || used > now.Add(clockSlack).Unix()
+	return used < now.Add(-c.opt.MaxAge).UnixNano() || used > now.Add(clockSlack).UnixNano()
 }
 
 // clockSlack is how far in the future an entry may come from. Those from

@@ -359,7 +359,7 @@ func large(b *testing.B) string {
 			b.Fatal(err)
 		}
 		for range each {
-			if err := w.add(&entry{used: time.Now().Unix(), id: testKey(n, 100).id(), content: testContent(n, 100)}); err != nil {
+			if err := w.add(&entry{used: time.Now().UnixNano(), id: testKey(n, 100).id(), content: testContent(n, 100)}); err != nil {
 				b.Fatal(err)
 			}
 			n++

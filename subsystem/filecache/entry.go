@@ -38,7 +38,7 @@ func (i *id) prefix() uint32 { return binary.BigEndian.Uint32(i[:4]) }
 //
 //	magic   u32
 //	length  u32   of content
-//	used    i64   when it was stored or last wanted, seconds since 1970
+//	used    i64   when it was stored or last wanted, nanoseconds since 1970
 //	id      [32]
 //	sum     [32]  SHA-256 of the four fields above and content
 //	content

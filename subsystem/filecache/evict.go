@@ -165,7 +165,7 @@ func (c *Cache) merge(infos []packInfo) bool {
 func (c *Cache) copyPack(w *packWriter, p *pack, newer []*pack) bool {
 	cells := make([]uint64, len(p.cells))
 	for i := range p.cells {
-		cells[i] = p.cells[i].Load()
+		cells[i] = p.cell(i)
 	}
 	slices.SortFunc(cells, func(a, b uint64) int { return cmp.Compare(cellOffset(a), cellOffset(b)) })
 	for _, cell := range cells {

@@ -24,12 +24,13 @@ import (
 //	magic   "nexecfc1"
 //	count   u32   cells in use
 //	room    u32   cells there is room for
-//	cells   room × u64   prefix of an entry's id ‹‹ 32 | its offset, ascending by prefix
+//	cells   room × u64   prefix of an entry's id << 32 | its offset, ascending by prefix
 //	entries, in the order in which they were stored
 //
 // Nothing of it changes later but that the offset of a damaged entry's cell
 // becomes 0. Its name is pack-NEWEST-COUNT-RANDOM in hexadecimal digits, with
-// the time in seconds at which its newest entry was stored or last wanted.
+// the time in nanoseconds since 1970 at which its newest entry was stored or
+// last wanted.
 const (
 	packMagic  = "nexecfc1"
 	packHeader = 8 + 4 + 4
@@ -88,29 +89,21 @@ func (x *index) append(b []byte) []byte {
 	return b
 }
 
-// parseIndexHeader returns the numbers of cells used and of those there is
-// room for in a pack of size bytes.
-func parseIndexHeader(b []byte, size int64) (count, room uint32, err error) {
-	if len(b) < packHeader || string(b[:8]) != packMagic {
-		return 0, 0, errPack
-	}
-	count, room = binary.LittleEndian.Uint32(b[8:]), binary.LittleEndian.Uint32(b[12:])
-	if count > room || packHeader+8*int64(room) > size || size > math.MaxUint32 {
-		return 0, 0, errPack
-	}
-	return count, room, nil
-}
-
-// decodeIndex reads the header and cells of a pack of size bytes.
+// decodeIndex reads the header and cells of a pack of size bytes, which are
+// all of b. Cells that point beyond its end are those of truncated entries.
 func decodeIndex(b []byte, size int64) (index, error) {
-	count, room, err := parseIndexHeader(b, size)
-	if err != nil || len(b) < packHeader+8*int(count) {
+	if len(b) < packHeader || string(b[:8]) != packMagic || size > math.MaxUint32 {
+		return index{}, errPack
+	}
+	count, room := binary.LittleEndian.Uint32(b[8:]), binary.LittleEndian.Uint32(b[12:])
+	start := packHeader + 8*int64(room)
+	if count > room || start > size || int64(len(b)) != packHeader+8*int64(count) {
 		return index{}, errPack
 	}
 	x := index{room: room, cells: make([]uint64, count)}
 	for i := range x.cells {
 		c := binary.LittleEndian.Uint64(b[packHeader+8*i:])
-		if off := int64(cellOffset(c)); off != 0 && (off < packHeader+8*int64(room) || off > size-entryHeader) {
+		if off := int64(cellOffset(c)); off != 0 && off < start {
 			return index{}, errPack
 		}
 		if i > 0 && cellPrefix(c) < cellPrefix(x.cells[i-1]) {
@@ -127,7 +120,7 @@ type pack struct {
 	packInfo
 	dir   *os.File
 	f     *os.File
-	cells []atomic.Uint64
+	cells []uint64 // read and written atomically
 }
 
 // openPack opens a pack and reads its index. The error is errPack if it should
@@ -137,39 +130,37 @@ func openPack(dir *os.File, info packInfo) (*pack, error) {
 	if err != nil {
 		return nil, err
 	}
-	x, err := readIndex(f, size)
+	x, err := readIndex(f, size, info.count)
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
 	info.size = size
-	p := &pack{packInfo: info, dir: dir, f: f, cells: make([]atomic.Uint64, len(x.cells))}
-	for i, c := range x.cells {
-		p.cells[i].Store(c)
-	}
-	return p, nil
+	return &pack{packInfo: info, dir: dir, f: f, cells: x.cells}, nil
 }
 
-func readIndex(f *os.File, size int64) (index, error) {
-	head := make([]byte, packHeader)
-	if _, err := f.ReadAt(head, 0); err != nil {
+func (p *pack) cell(i int) uint64 { return atomic.LoadUint64(&p.cells[i]) }
+
+// readIndex reads the index of a pack that has count cells by its name.
+func readIndex(f *os.File, size int64, count int) (index, error) {
+	if int64(count) > (size-packHeader)/8 {
 		return index{}, errPack
 	}
-	count, _, err := parseIndexHeader(head, size)
-	if err != nil {
-		return index{}, err
-	}
-	b := make([]byte, packHeader+8*int(count))
+	b := make([]byte, packHeader+8*count)
 	if _, err := f.ReadAt(b, 0); err != nil {
 		return index{}, errPack
 	}
-	return decodeIndex(b, size)
+	x, err := decodeIndex(b, size)
+	if err == nil && len(x.cells) != count {
+		err = errPack
+	}
+	return x, err
 }
 
 // find returns the range of cells with the prefix.
 func (p *pack) find(prefix uint32) (from, to int) {
-	from = sort.Search(len(p.cells), func(i int) bool { return cellPrefix(p.cells[i].Load()) >= prefix })
-	for to = from; to < len(p.cells) && cellPrefix(p.cells[to].Load()) == prefix; to++ {
+	from = sort.Search(len(p.cells), func(i int) bool { return cellPrefix(p.cell(i)) >= prefix })
+	for to = from; to < len(p.cells) && cellPrefix(p.cell(to)) == prefix; to++ {
 	}
 	return from, to
 }
@@ -178,7 +169,7 @@ func (p *pack) find(prefix uint32) (from, to int) {
 func (p *pack) may(i *id) bool {
 	from, to := p.find(i.prefix())
 	for ; from < to; from++ {
-		if cellOffset(p.cells[from].Load()) != 0 {
+		if cellOffset(p.cell(from)) != 0 {
 			return true
 		}
 	}
@@ -191,7 +182,7 @@ func (p *pack) may(i *id) bool {
 func (p *pack) get(want *id, size uint64) (e entry, found bool, bad int, err error) {
 	from, to := p.find(want.prefix())
 	for ; from < to; from++ {
-		off := int64(cellOffset(p.cells[from].Load()))
+		off := int64(cellOffset(p.cell(from)))
 		if off == 0 {
 			continue
 		}
@@ -264,8 +255,8 @@ func (p *pack) readCell(cell uint64) (entry, error) {
 // discard removes the entry of the i-th cell, here and on disk. What fails
 // there is found damaged again by the next session.
 func (p *pack) discard(i int) {
-	c := p.cells[i].Load()
-	p.cells[i].Store(makeCell(cellPrefix(c), 0))
+	c := p.cell(i)
+	atomic.StoreUint64(&p.cells[i], makeCell(cellPrefix(c), 0))
 	f, _, err := openIn(p.dir, p.name, unix.O_WRONLY)
 	if err != nil {
 		return

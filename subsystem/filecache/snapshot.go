@@ -156,7 +156,7 @@ func (c *Cache) list() (infos []packInfo, temps []string, err error) {
 // used remembers that an entry of the at-th pack was wanted, if it would soon
 // be evicted otherwise: it is then stored anew.
 func (c *Cache) used(s *snapshot, at int, e *entry) {
-	if at < s.old && e.used > time.Now().Add(-c.opt.MaxAge/4).Unix() {
+	if at < s.old && e.used > time.Now().Add(-c.opt.MaxAge/4).UnixNano() {
 		return
 	}
 	// What is new comes first: only half of the queue is for this.

@@ -104,7 +104,7 @@ func (c *Cache) flush() {
 			break
 		}
 		if err := c.write(batch); err != nil {
-			c.disable()
+			c.disable(batch)
 			return
 		}
 		wrote = true
@@ -127,20 +127,25 @@ func (c *Cache) late() bool {
 	}
 }
 
-// disable ends storing for this session: the disk is full, or read-only.
-func (c *Cache) disable() {
+// disable ends storing for this session: the disk is full, or read-only. lost
+// is what was being written.
+func (c *Cache) disable(lost []item) {
 	c.stats.writeErrors.Add(1)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.disabled = true
-	c.stats.dropped.Add(uint64(len(c.queue)))
+	for _, it := range append(lost, c.queue...) {
+		if it.from == nil {
+			c.stats.dropped.Add(1)
+		}
+	}
 	c.queue, c.queued = nil, 0
 }
 
 // write stores a batch as a pack.
 func (c *Cache) write(batch []item) error {
 	s := c.current()
-	now := time.Now().Unix()
+	now := time.Now().UnixNano()
 	seen := make(map[id]bool, len(batch))
 	var w *packWriter
 	var stored, storedBytes, kept uint64
