@@ -215,15 +215,12 @@ func (c *Cache) Put(k Key, data []byte) {
 // bounded time for that; Get and Put may still be called, and do nothing.
 func (c *Cache) Close() error {
 	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		<-c.done
-		return nil
+	if !c.closed {
+		c.closed = true
+		c.deadline = time.Now().Add(c.opt.CloseWait)
+		close(c.quit)
 	}
-	c.closed = true
-	c.deadline = time.Now().Add(c.opt.CloseWait)
 	c.mu.Unlock()
-	close(c.quit)
 	late := time.NewTimer(c.opt.CloseWait + time.Second)
 	defer late.Stop()
 	select {
