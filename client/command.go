@@ -12,18 +12,76 @@ import (
 	"github.com/SumiTomohiko/nexec/relay"
 )
 
-// Command is one command of a session, with the pumps of its streams.
-type Command struct {
+// execution is a command as the server runs it, without its streams' other
+// ends on this machine.
+type execution struct {
 	session *Session
 	num     uint32
-	stdio   *stdioSet
-	fds     [3]int
-	tty     *terminal
-	wake    waker
 
 	reply   chan fsyscall.ExecReply
 	stopped chan fsyscall.Stopped
 	exit    chan fsyscall.Exit
+}
+
+// begin sends e, whose number it fills in, off to the server, having called
+// before, if that is not nil, with the number. It does not wait for an answer.
+func (s *Session) begin(e *fsyscall.Exec, before func(num uint32) error) (*execution, error) {
+	s.sending.Lock() // numbers rise in the order in which they are sent
+	defer s.sending.Unlock()
+	x := &execution{
+		session: s, num: s.next, reply: make(chan fsyscall.ExecReply, 1),
+		stopped: make(chan fsyscall.Stopped, 1), exit: make(chan fsyscall.Exit, 1),
+	}
+	e.Cmd = x.num
+	msg, err := fsyscall.AppendMessage(nil, fsyscall.Header{Kind: fsyscall.KindCall, Op: fsyscall.OpExec, Tag: x.num}, e)
+	if err != nil {
+		if s.next >= fsyscall.MaxCommand {
+			return nil, errWornOut
+		}
+		// The only bounds that a user can reach are those of argv and the
+		// environment.
+		return nil, &ExecError{Stage: fsyscall.ExecProgram, Errno: unix.E2BIG, Name: argv0(e.Argv), Cwd: e.Cwd}
+	}
+	if before != nil {
+		if err := before(x.num); err != nil {
+			return nil, err
+		}
+	}
+	s.next++
+	s.mu.Lock()
+	s.commands[x.num] = x
+	s.mu.Unlock()
+	s.out.post(msg)
+	return x, nil
+}
+
+// errWornOut: a session that stays has had a million commands.
+var errWornOut = &SaidError{"the session has run as many commands as it can; run 'nexec -O exit HOST' and try again"}
+
+// forget is for a command that the server says nothing more about.
+func (x *execution) forget() {
+	x.session.mu.Lock()
+	defer x.session.mu.Unlock()
+	delete(x.session.commands, x.num)
+}
+
+// Signal sends sig to the command's foreground process group.
+func (x *execution) Signal(sig unix.Signal) { x.session.out.signal(x.num, uint8(sig)) }
+
+// Resize tells the command of its terminal's size.
+func (x *execution) Resize(size fsyscall.Size) { x.session.out.resize(x.num, size) }
+
+func (x *execution) stream(slot int) *relay.Stream {
+	return x.session.link.Stream(fsyscall.StdioStream(x.num, slot))
+}
+
+// Command is one command of a session, with the pumps of its streams.
+type Command struct {
+	*execution
+	stdio *stdioSet
+	fds   [3]int
+	tty   *terminal
+	wake  waker
 
 	inputs, outputs sync.WaitGroup
 	flushed         chan struct{} // closed when every output has ended
@@ -45,26 +103,15 @@ func (s *Session) Exec(e *fsyscall.Exec, stdio *stdioSet, fds [3]int, tty *termi
 	if err != nil {
 		return nil, err
 	}
+	x, err := s.begin(e, nil)
+	if err != nil {
+		wake.close()
+		return nil, err
+	}
 	c := &Command{
-		session: s, stdio: stdio, fds: fds, tty: tty, wake: wake,
-		reply: make(chan fsyscall.ExecReply, 1), stopped: make(chan fsyscall.Stopped, 1),
-		exit: make(chan fsyscall.Exit, 1), flushed: make(chan struct{}),
+		execution: x, stdio: stdio, fds: fds, tty: tty, wake: wake, flushed: make(chan struct{}),
 		hangup: make(chan struct{}), keys: make(chan unix.Signal, 1), over: make(chan struct{}),
 	}
-	s.mu.Lock()
-	c.num = s.next
-	s.next++
-	s.commands[c.num] = c
-	s.mu.Unlock()
-	e.Cmd = c.num
-	msg, err := fsyscall.AppendMessage(nil, fsyscall.Header{Kind: fsyscall.KindCall, Op: fsyscall.OpExec, Tag: c.num}, e)
-	if err != nil {
-		// The only bounds that a user can reach are those of argv and the
-		// environment.
-		wake.close()
-		return nil, &ExecError{Stage: fsyscall.ExecProgram, Errno: unix.E2BIG, Name: argv0(e.Argv), Cwd: e.Cwd}
-	}
-	s.out.post(msg)
 	c.startPumps()
 	return c, nil
 }
@@ -74,16 +121,6 @@ func argv0(argv []string) string {
 		return ""
 	}
 	return argv[0]
-}
-
-// Signal sends sig to the command's foreground process group.
-func (c *Command) Signal(sig unix.Signal) { c.session.out.signal(c.num, uint8(sig)) }
-
-// Resize tells the command of its terminal's size.
-func (c *Command) Resize(size fsyscall.Size) { c.session.out.resize(c.num, size) }
-
-func (c *Command) stream(slot int) *relay.Stream {
-	return c.session.link.Stream(fsyscall.StdioStream(c.num, slot))
 }
 
 func (c *Command) startPumps() {

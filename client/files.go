@@ -25,6 +25,8 @@ type Files struct {
 	// Args come before those that the session adds. They are visible to
 	// every user of the machine, so nothing secret may be among them.
 	Args []string
+	// Lend: further commands will have standard streams that are files.
+	Lend bool
 	// Line gets each line that fslave writes to its standard error, without
 	// its end and cut to maxFilesLine bytes. May be nil.
 	Line func(string)
@@ -46,6 +48,7 @@ var filesEnv = [...]string{"HOME", "USER", "LOGNAME", "PWD", "TMPDIR", "XDG_CONF
 type fileService struct {
 	cmd  *exec.Cmd
 	conn *os.File // our end of its socketpair
+	lent *lender  // nil unless Files.Lend
 	line func(string)
 
 	wg     sync.WaitGroup
@@ -89,12 +92,15 @@ func startFiles(cfg Files, stdio map[int]int) (*fileService, error) {
 	// the service, and it cannot reach the terminal.
 	f.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	dups, err := f.inherit(stdio)
+	if err == nil && cfg.Lend {
+		dups, err = f.inheritLender(dups)
+	}
 	defer closeAll(dups)
 	if err == nil {
 		err = f.cmd.Start()
 	}
 	if err != nil {
-		ours.Close()
+		f.closeConns()
 		errRead.Close()
 		return nil, err
 	}
@@ -124,6 +130,26 @@ func (f *fileService) inherit(stdio map[int]int) ([]*os.File, error) {
 		f.cmd.ExtraFiles = append(f.cmd.ExtraFiles, file)
 	}
 	return dups, nil
+}
+
+// inheritLender adds the socket on which further files will be lent, as
+// --lent FD.
+func (f *fileService) inheritLender(dups []*os.File) ([]*os.File, error) {
+	lent, theirs, err := newLender()
+	if err != nil {
+		return dups, err
+	}
+	f.lent = lent
+	f.cmd.Args = append(f.cmd.Args, "--lent", fmt.Sprint(3+len(f.cmd.ExtraFiles)))
+	f.cmd.ExtraFiles = append(f.cmd.ExtraFiles, theirs)
+	return append(dups, theirs), nil
+}
+
+func (f *fileService) closeConns() {
+	f.conn.Close()
+	if f.lent != nil {
+		f.lent.close()
+	}
 }
 
 func closeAll(files []*os.File) {
@@ -208,7 +234,7 @@ func (f *fileService) stop() {
 	f.stopMu.Lock()
 	f.quit = true
 	f.stopMu.Unlock()
-	f.conn.Close()
+	f.closeConns()
 	f.reap()
 	f.wg.Wait()
 }

@@ -50,6 +50,9 @@ type Stats struct {
 	FramesIn, FramesOut uint64
 	RTT                 time.Duration
 	Connected, Total    time.Duration // until the link was open, and in all
+	// Joined: the session is that of a master, the server's numbers are those
+	// of all its commands so far, and the link's are those to the master.
+	Joined bool
 }
 
 // run is what Run knows.
@@ -179,7 +182,7 @@ func (r *run) connect(ctx context.Context) error {
 	}
 	done := make(chan started, 1)
 	go func() {
-		s, err := Start(ctx, r.cfg.Session, r.stdio.fileDescriptors(r.fds))
+		s, err := startOrJoin(ctx, r.cfg.Session, r.stdio.fileDescriptors(r.fds))
 		done <- started{s, err}
 	}()
 	var giveUp <-chan time.Time
@@ -336,6 +339,7 @@ func (r *run) finish(err error) Result {
 		s := r.session.Stats()
 		r.stats.BytesIn, r.stats.BytesOut = s.BytesIn, s.BytesOut
 		r.stats.FramesIn, r.stats.FramesOut, r.stats.RTT = s.FramesIn, s.FramesOut, s.RTT
+		r.stats.Joined = r.session.files == nil
 		r.session.Close()
 	}
 	if r.command != nil {

@@ -35,6 +35,9 @@ type SessionConfig struct {
 	Prefetch string
 	// Sync, NoCache and Trace go into the Hello.
 	Sync, NoCache, Trace bool
+	// Shared, if not nil, has a session that stays take the command. Where
+	// that cannot be, the command gets a session of its own.
+	Shared *Shared
 	// Relay are the link's settings. Compress is chosen by Start.
 	Relay relay.Config
 }
@@ -44,15 +47,17 @@ type SessionConfig struct {
 type Session struct {
 	link  *relay.Link
 	ctl   *relay.Stream
-	files *fileService
+	files *fileService // nil: of a session that was joined, its master has it
 	began time.Time
 
 	out outbox
 	wg  sync.WaitGroup
 
-	mu       sync.Mutex
-	commands map[uint32]*Command
-	next     uint32
+	sending sync.Mutex // held while a command is sent off
+	next    uint32     // number of the next one
+
+	mu       sync.Mutex // may be taken while sending is held
+	commands map[uint32]*execution
 	welcome  *fsyscall.Welcome
 	err      error
 	closing  bool
@@ -78,17 +83,24 @@ func Start(ctx context.Context, cfg SessionConfig, stdio map[int]int) (*Session,
 		return nil, &OpenError{err}
 	}
 	cfg.Relay.Compress = !loopback(rw)
-	link := relay.New(rw, cfg.Relay)
-	s := &Session{
-		link: link, ctl: link.Stream(fsyscall.StreamControl), files: files, began: time.Now(),
-		out: newOutbox(), commands: map[uint32]*Command{}, dead: make(chan struct{}), greeted: make(chan struct{}),
-	}
+	s := newSession(relay.New(rw, cfg.Relay), files)
 	s.out.post(hello)
-	s.wg.Go(s.receive)
-	s.wg.Go(func() { s.out.run(s.ctl) })
+	s.run()
 	prefetch := fsyscall.Prefetch(cfg.prefetched())
 	s.wg.Go(func() { s.serveFiles(prefetch) })
 	return s, nil
+}
+
+func newSession(link *relay.Link, files *fileService) *Session {
+	return &Session{
+		link: link, ctl: link.Stream(fsyscall.StreamControl), files: files, began: time.Now(),
+		out: newOutbox(), commands: map[uint32]*execution{}, dead: make(chan struct{}), greeted: make(chan struct{}),
+	}
+}
+
+func (s *Session) run() {
+	s.wg.Go(s.receive)
+	s.wg.Go(func() { s.out.run(s.ctl) })
 }
 
 // prefetched is what the server is told to be on its way: Prefetch, or nothing
@@ -224,14 +236,17 @@ func (s *Session) dispatch(msg []byte) error {
 	case *fsyscall.Welcome:
 		return s.welcomed(m)
 	case *fsyscall.Fatal:
+		if s.files == nil && m.Code == fatalSaid {
+			return &SaidError{m.Detail}
+		}
 		return &FatalError{*m}
 	case *fsyscall.ExecReply:
-		return s.tell(h.Tag, func(c *Command) bool { return offer(c.reply, *m) })
+		return s.tell(h.Tag, func(c *execution) bool { return offer(c.reply, *m) })
 	case *fsyscall.Stopped:
-		return s.tell(m.Cmd, func(c *Command) bool { replace(c.stopped, *m); return true })
+		return s.tell(m.Cmd, func(c *execution) bool { replace(c.stopped, *m); return true })
 	case *fsyscall.Exit:
 		m.Stats = append([]byte(nil), m.Stats...) // it aliases the buffer
-		return s.tell(m.Cmd, func(c *Command) bool { return offer(c.exit, *m) })
+		return s.tell(m.Cmd, func(c *execution) bool { return offer(c.exit, *m) })
 	}
 	return &ProtocolError{fmt.Errorf("%s is not for the client", h.Op)}
 }
@@ -250,7 +265,7 @@ func (s *Session) welcomed(m *fsyscall.Welcome) error {
 // Greeted is closed when the server's end of the session has spoken.
 func (s *Session) Greeted() <-chan struct{} { return s.greeted }
 
-func (s *Session) tell(cmd uint32, f func(*Command) bool) error {
+func (s *Session) tell(cmd uint32, f func(*execution) bool) error {
 	s.mu.Lock()
 	c := s.commands[cmd]
 	s.mu.Unlock()
@@ -303,7 +318,9 @@ func (s *Session) Close() {
 	}
 	s.link.Abort(cause)
 	s.out.close()
-	s.files.stop()
+	if s.files != nil {
+		s.files.stop()
+	}
 	_ = s.link.Wait() // the cause is known
 	s.wg.Wait()
 }

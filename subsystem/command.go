@@ -63,6 +63,7 @@ func (s *session) exec(tag uint32, x *fsyscall.Exec) error {
 	}
 	s.mu.Unlock()
 	if full {
+		c.endStreams()
 		return c.reply(fsyscall.ExecFork, fsyscall.Errno(syscall.EAGAIN), 0)
 	}
 	s.files.Prepare(x.Cwd)
@@ -135,12 +136,27 @@ func (c *command) forget() {
 	c.s.mu.Lock()
 	delete(c.s.commands, c.num)
 	c.s.mu.Unlock()
+	c.endStreams()
 	select {
 	case ev := <-c.started: // came when nobody waited any more
 		if ev.Master != nil {
 			ev.Master.Close()
 		}
 	default:
+	}
+}
+
+// endStreams ends the streams that the client has for the command, also where
+// the command did not get as far as using them: the link forgets only what both
+// ends have ended.
+func (c *command) endStreams() {
+	for slot, st := range c.exec.Stdio {
+		if st.Kind == fsyscall.StdioStreamed && st.DupOf < 0 {
+			c.s.link.Stream(fsyscall.StdioStream(c.num, slot)).Close()
+		}
+	}
+	if c.exec.HasTerminal {
+		c.s.link.Stream(fsyscall.StdioStream(c.num, fsyscall.TerminalSlot)).Close()
 	}
 }
 

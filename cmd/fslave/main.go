@@ -29,6 +29,7 @@ type options struct {
 	stats      bool
 	require    bool
 	stdio      map[int]int // slot → descriptor
+	lent       int         // descriptor of a socket, or 0
 }
 
 func main() {
@@ -57,6 +58,7 @@ func parse(args []string) (*options, error) {
 		return nil
 	})
 	f.Func("stdio", "`SLOT=FD`: standard stream SLOT of the first command is a file, open on descriptor FD", o.addStdio)
+	f.IntVar(&o.lent, "lent", 0, "`descriptor` of a socket on which the files of further commands come")
 	f.StringVar(&o.explain, "explain", "", "say what the server may do with `PATH`, and why, and end")
 	f.BoolVar(&o.show, "show-exports", false, "print the rules in force and end")
 	f.BoolVar(&o.stats, "stats", false, "print the layers of confinement and what was served, on standard error")
@@ -130,8 +132,20 @@ func serve(o *options, policy *fslave.Policy) error {
 		keep = append(keep, fd)
 		streams[slot] = os.NewFile(uintptr(fd), "stdio")
 	}
+	if o.lent > 2 {
+		keep = append(keep, o.lent)
+	}
 	if err := fslave.CloseInherited(keep...); err != nil {
 		return err
+	}
+	stdio := func(cmd uint32, slot uint8) (*os.File, bool) {
+		f, ok := streams[int(slot)]
+		return f, ok && cmd == 0
+	}
+	if o.lent > 2 {
+		lent := fslave.NewLent(o.lent)
+		defer lent.Close()
+		stdio = lent.File
 	}
 	unix.Umask(0)
 	signal.Ignore(unix.SIGXFSZ) // a file size limit is an error of the write, EFBIG
@@ -141,10 +155,7 @@ func serve(o *options, policy *fslave.Policy) error {
 	}{os.Stdin, os.Stdout})
 	s, err := fslave.New(fslave.Config{
 		Policy: policy,
-		Stdio: func(cmd uint32, slot uint8) (*os.File, bool) {
-			f, ok := streams[int(slot)]
-			return f, ok && cmd == 0
-		},
+		Stdio:  stdio,
 	}, conn)
 	if err != nil {
 		return err

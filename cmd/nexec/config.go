@@ -30,6 +30,7 @@ type hostConfig struct {
 	cache      string
 	env        []string
 	ssh        string
+	persist    persistence
 }
 
 // maxConfig bounds the file; a longer one was not written by hand.
@@ -174,7 +175,7 @@ func (c *hostConfig) set(keyword string, values []string, where string) error {
 			return fmt.Errorf("%s needs a value", keyword)
 		}
 		return c.add(k, values, where)
-	case "apps", "exportonly", "sync", "cache", "ssh":
+	case "apps", "exportonly", "sync", "cache", "ssh", "persist":
 		if len(values) != 1 {
 			return fmt.Errorf("%s takes one value", keyword)
 		}
@@ -236,6 +237,16 @@ func (c *hostConfig) setOne(k, keyword, v string) error {
 			return fmt.Errorf("%s %w", keyword, err)
 		}
 		first(&c.ssh)
+		return nil
+	}
+	if k == "persist" {
+		p, err := parsePersist(v)
+		if err != nil || v == "" {
+			return fmt.Errorf("%s is yes, no or a time such as 10m, not %q", keyword, v)
+		}
+		if !c.persist.said {
+			c.persist = p
+		}
 		return nil
 	}
 	if v != "yes" && v != "no" {

@@ -12,6 +12,7 @@ import (
 type options struct {
 	dest    destination
 	hasDest bool
+	before  []string // what was typed before the command
 	argv    []string
 
 	// As ssh's.
@@ -38,6 +39,9 @@ type options struct {
 	noCache    bool
 	stats      bool
 	ssh        string
+	persist    persistence
+	control    string // -O
+	master     string // the name of the socket that this process is to serve
 	version    bool
 	help       bool
 }
@@ -45,9 +49,10 @@ type options struct {
 // option is one row of the table of options: apply gets the value, if the
 // option takes one.
 type option struct {
-	names string // as typed, separated by spaces
-	value bool
-	apply func(o *options, name, value string) error
+	names    string // as typed, separated by spaces
+	value    bool
+	apply    func(o *options, name, value string) error
+	optional bool // the value may be attached with =, or be left out
 }
 
 func flagOption(names string, set func(*options)) option {
@@ -58,9 +63,13 @@ func textOption(names string, set func(*options, string)) option {
 	return option{names: names, value: true, apply: func(o *options, _, v string) error { set(o, v); return nil }}
 }
 
+func valueOption(names string, apply func(o *options, name, value string) error) option {
+	return option{names: names, value: true, apply: apply}
+}
+
 func optionTable() []option {
 	return []option{
-		{"-p", true, setPort},
+		valueOption("-p", setPort),
 		textOption("-l", func(o *options, v string) { o.user = v }),
 		textOption("-i", func(o *options, v string) { o.identities = append(o.identities, v) }),
 		textOption("-F", func(o *options, v string) { o.configFile = v }),
@@ -71,17 +80,20 @@ func optionTable() []option {
 		flagOption("-v", func(o *options) { o.verbose++ }),
 		flagOption("-q", func(o *options) { o.quiet = true }),
 		flagOption("-n", func(o *options) { o.noInput = true }),
-		{"-e --env", true, addEnv},
-		{"--remote", true, addMove(view.Remote)},
-		{"--local", true, addMove(view.Local)},
-		{"--apps", true, setApps},
-		{"--export", true, addExport},
+		valueOption("-e --env", addEnv),
+		valueOption("--remote", addMove(view.Remote)),
+		valueOption("--local", addMove(view.Local)),
+		valueOption("--apps", setApps),
+		valueOption("--export", addExport),
 		flagOption("--export-only", func(o *options) { o.exportOnly = true }),
-		{"--explain", true, setExplain},
+		valueOption("--explain", setExplain),
 		flagOption("--sync", func(o *options) { o.sync = true }),
 		flagOption("--no-cache", func(o *options) { o.noCache = true }),
 		flagOption("--stats", func(o *options) { o.stats = true }),
-		{"--ssh", true, setSSH},
+		valueOption("--ssh", setSSH),
+		{names: "--persist", value: true, optional: true, apply: setPersist},
+		valueOption("-O", setControl),
+		textOption("--master", func(o *options, v string) { o.master = v }),
 		flagOption("-V --version", func(o *options) { o.version = true }),
 		flagOption("-h --help", func(o *options) { o.help = true }),
 	}
@@ -181,11 +193,29 @@ func setSSH(o *options, name, v string) error {
 	return nil
 }
 
+func setPersist(o *options, name, v string) error {
+	p, err := parsePersist(v)
+	if err != nil {
+		return badValue(name, v, err.Error())
+	}
+	o.persist = p
+	return nil
+}
+
+func setControl(o *options, name, v string) error {
+	switch v {
+	case "check", "exit", "list":
+		o.control = v
+		return nil
+	}
+	return badValue(name, v, "want check, exit or list")
+}
+
 // parse reads the command line as ssh does: options stop at the first
 // argument that is none, short ones may be clustered, and a value may be
 // attached to its option or follow it.
 func parse(args []string) (*options, error) {
-	o := &options{}
+	o := &options{before: args}
 	byName := map[string]option{}
 	for _, opt := range optionTable() {
 		for name := range strings.FieldsSeq(opt.names) {
@@ -214,8 +244,9 @@ func parse(args []string) (*options, error) {
 			return nil, err
 		}
 		o.hasDest, o.argv = true, args[1:]
+		o.before = o.before[:len(o.before)-len(o.argv)]
 	}
-	if !o.hasDest && o.explain == "" && !o.version && !o.help {
+	if !o.hasDest && o.explain == "" && o.control != "list" && !o.version && !o.help {
 		return nil, noHost()
 	}
 	return o, nil
@@ -229,7 +260,7 @@ func (o *options) long(byName map[string]option, arg string, rest []string) ([]s
 		return nil, unknownOption(name)
 	case !opt.value && attached:
 		return nil, needlessValue(name)
-	case opt.value && !attached:
+	case opt.value && !attached && !opt.optional:
 		if len(rest) == 0 {
 			return nil, missingValue(name)
 		}

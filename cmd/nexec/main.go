@@ -59,6 +59,9 @@ func runHost(v *voice, o *options) (client.Result, int) {
 	if err != nil {
 		return client.Result{}, v.fail(err, speaker{})
 	}
+	if o.control == "list" && !o.hasDest {
+		return v.control(o, "", speaker{})
+	}
 	o.adopt(hc)
 	vw, err := o.makeView(hc)
 	if err != nil {
@@ -75,7 +78,10 @@ func runHost(v *voice, o *options) (client.Result, int) {
 		}
 		return client.Result{}, 0
 	}
-	return runCommand(v, o, s)
+	if o.master != "" {
+		return runMaster(v, o, s)
+	}
+	return runCommand(v, o, hc, s)
 }
 
 // adopt fills in from the configuration file what the command line left open.
@@ -128,21 +134,29 @@ func (o *options) envRules() client.EnvRules {
 	return r
 }
 
-func runCommand(v *voice, o *options, s speaker) (client.Result, int) {
+func runCommand(v *voice, o *options, hc hostConfig, s speaker) (client.Result, int) {
 	way, err := o.transport(v)
 	if err != nil {
 		return client.Result{}, v.fail(err, s)
 	}
+	if o.control != "" {
+		id, err := o.identity(way.config(), s.view)
+		if err != nil {
+			return client.Result{}, v.fail(err, s)
+		}
+		return v.control(o, id.host, s)
+	}
+	session := o.session(v, way, s)
+	shared, err := o.shared(way, s.view, o.persistent(way, hc))
+	if err != nil {
+		v.warn("the session does not stay: %s", reason(err))
+	}
+	if shared != nil {
+		defer shared.Sockets.Close()
+		session.Shared = shared
+	}
 	res := client.Run(context.Background(), client.Config{
-		Session: client.SessionConfig{
-			Open: way.open,
-			Files: client.Files{
-				Args: o.filesArgs(),
-				Line: func(line string) { v.warn("fslave: %s", printable(line)) },
-			},
-			View: s.view.Rules(), Sync: o.sync, NoCache: o.noCache, Trace: o.stats,
-		},
-		Argv: o.argv, Env: o.envRules(), Terminal: o.terminal, NoInput: o.noInput,
+		Session: session, Argv: o.argv, Env: o.envRules(), Terminal: o.terminal, NoInput: o.noInput,
 		Refine: way.refine,
 	})
 	wayErr := way.wait()
@@ -152,6 +166,19 @@ func runCommand(v *voice, o *options, s speaker) (client.Result, int) {
 		return res, statusFailure
 	}
 	return res, v.report(res, s, o.stats)
+}
+
+// session describes the session that the options ask for. The one of a master
+// keeps statistics in any case: who will want them is not known yet.
+func (o *options) session(v *voice, way transport, s speaker) client.SessionConfig {
+	return client.SessionConfig{
+		Open: way.open,
+		Files: client.Files{
+			Args: o.filesArgs(), Lend: o.master != "",
+			Line: func(line string) { v.warn("fslave: %s", printable(line)) },
+		},
+		View: s.view.Rules(), Sync: o.sync, NoCache: o.noCache, Trace: o.stats || o.master != "",
+	}
 }
 
 // report says what the user has to know about a session that is over, and

@@ -9,11 +9,13 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/SumiTomohiko/nexec/client"
+	"github.com/SumiTomohiko/nexec/dial"
 )
 
 // splitCommand splits the value of --ssh into words as rsync splits its -e:
@@ -96,7 +98,10 @@ func (o *options) sshArguments() ([]string, error) {
 // byte stream.
 type sshCommand struct {
 	args []string
-	cmd  *exec.Cmd // nil until it runs
+	// background: it outlives the command that it was started for, and so can
+	// neither ask at its terminal nor write there.
+	background bool
+	cmd        *exec.Cmd // nil until it runs
 }
 
 // sshGrace is how long the command may take to end when its streams have: it
@@ -113,7 +118,11 @@ func (c *sshCommand) open(context.Context) (io.ReadWriteCloser, error) {
 	// ignore as well, but Go resets what it caught before.
 	shield := []string{"-c", `trap "" INT QUIT TSTP; exec "$@"`, "sh"}
 	cmd := exec.Command("/bin/sh", append(shield, c.args...)...)
-	cmd.Stderr = os.Stderr
+	if c.background {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	} else {
+		cmd.Stderr = os.Stderr
+	}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, sshMissing(c.args[0], err)
@@ -130,6 +139,8 @@ func (c *sshCommand) open(context.Context) (io.ReadWriteCloser, error) {
 }
 
 func (c *sshCommand) name() string { return c.args[0] }
+
+func (c *sshCommand) config() *dial.Config { return nil }
 
 // refine: an ssh-like command keeps its configuration to itself.
 func (c *sshCommand) refine(*client.Config) {}

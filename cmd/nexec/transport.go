@@ -23,19 +23,27 @@ type transport interface {
 	wait() error
 	// name is what an error of wait is about.
 	name() string
+	// config is what ssh_config says of the destination; nil where it is not
+	// for nexec to read.
+	config() *dial.Config
 }
 
 // transport decides how to reach the host: by an ssh-like command, or by
 // nexec's own SSH client.
 func (o *options) transport(v *voice) (transport, error) {
 	if o.ssh == "" {
-		return &sshTransport{opts: o.dialOptions(v), ttySaid: o.ttySaid}, nil
+		opts := o.dialOptions(v)
+		cfg, err := dial.Resolve(context.Background(), opts)
+		if err != nil {
+			return nil, err
+		}
+		return &sshTransport{opts: opts, cfg: cfg, ttySaid: o.ttySaid}, nil
 	}
 	args, err := o.sshArguments()
 	if err != nil {
 		return nil, err
 	}
-	return &sshCommand{args: args}, nil
+	return &sshCommand{args: args, background: o.master != ""}, nil
 }
 
 func (o *options) dialOptions(v *voice) dial.Options {
@@ -49,6 +57,7 @@ func (o *options) dialOptions(v *voice) dial.Options {
 // sshTransport is a connection of nexec's own SSH client.
 type sshTransport struct {
 	opts    dial.Options
+	cfg     *dial.Config
 	ttySaid bool // -t or -T wins over RequestTTY
 
 	mu     sync.Mutex
@@ -58,8 +67,10 @@ type sshTransport struct {
 
 func (t *sshTransport) name() string { return t.opts.Destination }
 
+func (t *sshTransport) config() *dial.Config { return t.cfg }
+
 func (t *sshTransport) open(ctx context.Context) (io.ReadWriteCloser, error) {
-	conn, err := dial.Dial(ctx, t.opts)
+	conn, err := dial.DialResolved(ctx, t.opts, t.cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -77,12 +88,7 @@ func (t *sshTransport) open(ctx context.Context) (io.ReadWriteCloser, error) {
 // refine applies ssh_config's RequestTTY, SendEnv, SetEnv and StdinNull. All
 // of the environment goes anyway, so SendEnv matters for names left out.
 func (t *sshTransport) refine(cfg *client.Config) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.conn == nil {
-		return
-	}
-	c := t.conn.Config()
+	c := t.cfg
 	if !t.ttySaid {
 		cfg.Terminal = map[string]client.TerminalUse{
 			"no": client.TerminalNone, "yes": client.TerminalWanted, "force": client.TerminalForced,

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"text/tabwriter"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -90,8 +91,10 @@ const usageText = `usage: nexec [-nqtTv] [-e NAME[=VALUE]] [-F file] [-i file] [
              [-o option] [-p port] [--remote PATH] [--local PATH]
              [--apps remote|local] [--export PATH[:rw|ro|hide]] [--export-only]
              [--sync] [--no-cache] [--stats] [--ssh COMMAND]
-             [user@]host[:port] [CMD [ARG...]]
+             [--persist[=TIME]] [user@]host[:port] [CMD [ARG...]]
        nexec [options] --explain PATH [host]
+       nexec [options] -O check|exit|list [user@]host[:port]
+       nexec -O list
        nexec --version
 `
 
@@ -358,8 +361,25 @@ func (v *voice) stats(st client.Stats) {
 			v.say("server: %s", printable(line))
 		}
 	}
+	if st.Joined {
+		v.say("the server's numbers are those of the session with all its commands; the client's end at the session's process")
+	}
 	v.say("client: connected after %v, %v in all, round trip %v", st.Connected.Round(time.Microsecond), st.Total.Round(time.Microsecond), st.RTT.Round(time.Microsecond))
 	v.say("client: %d bytes in %d frames received, %d bytes in %d frames sent", st.BytesIn, st.FramesIn, st.BytesOut, st.FramesOut)
+}
+
+// listSessions prints -O list.
+func listSessions(w io.Writer, all []client.Status) error {
+	if len(all) == 0 {
+		return nil
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	// An error of writing to it comes out of Flush.
+	fmt.Fprintln(t, "HOST\tPID\tAGE\tRUNNING\tCOMMANDS")
+	for _, st := range all {
+		fmt.Fprintf(t, "%s\t%d\t%v\t%d\t%d\n", printable(st.Host), st.PID, st.Age.Round(time.Second), st.Commands, st.Ran)
+	}
+	return t.Flush()
 }
 
 func configUnreadable(file string, err error) error {

@@ -178,7 +178,8 @@ func (in *initProcess) signal(id uint32, sig syscall.Signal) {
 }
 
 // kill sends a signal to what is in the foreground of the command's terminal,
-// or to its process group. initProcess.mu is held.
+// or to its process group. One that ends the terminal's use goes to the command
+// itself as well, as when a terminal hangs up. initProcess.mu is held.
 func (c *command) kill(sig syscall.Signal) {
 	group := c.pid
 	if c.master >= 0 {
@@ -187,6 +188,9 @@ func (c *command) kill(sig syscall.Signal) {
 		}
 	}
 	unix.Kill(-group, sig)
+	if group != c.pid && (sig == unix.SIGHUP || sig == unix.SIGKILL) {
+		unix.Kill(-c.pid, sig)
+	}
 }
 
 func (in *initProcess) winsize(d *decoder) {
