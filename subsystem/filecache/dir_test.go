@@ -180,6 +180,42 @@ func TestPlanted(t *testing.T) {
 	}
 }
 
+// The same for what is planted after the directory was listed.
+func TestOpenIn(t *testing.T) {
+	dir := testDir(t)
+	d, err := openDir(dir)
+	must(t, err)
+	defer d.Close()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	must(t, os.WriteFile(at("file"), []byte("content"), 0o600))
+	must(t, os.Symlink("file", at("link")))
+	must(t, unix.Mkfifo(at("pipe"), 0o600))
+	must(t, mkdir(at("directory"), 0o700))
+	must(t, os.WriteFile(at("open"), nil, 0o600))
+	must(t, os.Chmod(at("open"), 0o640))
+	for _, name := range []string{"link", "pipe", "directory", "open", "missing"} {
+		for _, flags := range []int{unix.O_RDONLY, unix.O_WRONLY} {
+			if f, _, err := openIn(d, name, flags); err == nil {
+				f.Close()
+				t.Errorf("%s is opened", name)
+			}
+		}
+	}
+	f, size, err := openIn(d, "file", unix.O_RDONLY)
+	must(t, err)
+	defer f.Close()
+	if size != 7 {
+		t.Errorf("size %d", size)
+	}
+	c := open(t, dir, Options{})
+	for _, name := range []string{"link", "pipe", "open"} {
+		must(t, os.Rename(at(name), at(packName(1, len(name)))))
+	}
+	if infos, _, err := c.list(); err != nil || len(infos) != 0 {
+		t.Errorf("listed: %v %v", infos, err)
+	}
+}
+
 // A directory put in place of the cache while it is open gets nothing.
 func TestDirectoryReplaced(t *testing.T) {
 	dir := testDir(t)

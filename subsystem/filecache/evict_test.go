@@ -30,7 +30,7 @@ func TestSizeIsBounded(t *testing.T) {
 	if use := diskUse(t, dir); use > 1<<20 || use < 1<<19 {
 		t.Errorf("%d bytes on disk of at most %d", use, 1<<20)
 	}
-	c := open(t, dir, opt)
+	c := open(t, dir, Options{}) // larger: looking moves and evicts nothing
 	n := check(t, c, 0, 1000, 4096)
 	if last := check(t, c, 1000-n, 1000, 4096); n < 100 || last != n {
 		t.Errorf("%d files are kept, and %d of them are the last ones", n, last)
@@ -47,7 +47,7 @@ func TestNumberIsBounded(t *testing.T) {
 	for s := range 20 {
 		fill(t, dir, opt, s*100, (s+1)*100, 1)
 	}
-	c := open(t, dir, opt)
+	c := open(t, dir, Options{})
 	if n := check(t, c, 0, 2000, 1); n > 1024 || n < 800 {
 		t.Errorf("%d entries, want at most 1024", n)
 	}
@@ -141,8 +141,16 @@ func TestMerge(t *testing.T) {
 	if n := len(packsIn(t, dir)); n > mergeAbove {
 		t.Errorf("%d packs", n)
 	}
-	if use := diskUse(t, dir); use > 2*sessions*3*(200+entryHeader+8) {
-		t.Errorf("%d bytes: what is there twice is not merged", use)
+	entries := 0
+	for _, name := range packsIn(t, dir) {
+		info, ok := parseName(filepath.Base(name))
+		if !ok {
+			t.Errorf("pack %s", name)
+		}
+		entries += info.count
+	}
+	if entries > 3*sessions+mergeAbove {
+		t.Errorf("%d entries for %d files: what is there twice is not merged", entries, 3*sessions)
 	}
 	c := open(t, dir, Options{})
 	if n := check(t, c, 0, 3*sessions, 200); n != 3*sessions {
