@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -147,3 +149,518 @@ func TestPersist(t *testing.T) {
 	}
 }
 
+// Commands of one session run side by side, each with its own streams, and the
+// end of one means nothing to the others.
+func TestPersistSideBySide(t *testing.T) {
+	s := newStaying(t)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			want := strings.Repeat(strconv.Itoa(i), 300_000)
+			r := s.do(t, func(c *exec.Cmd) { c.Stdin = strings.NewReader(want) }, "sh", "-c", "cat; echo $0 >&2; exit $0", strconv.Itoa(i))
+			if r.code != i || r.out != want || r.err != fmt.Sprintln(i) {
+				t.Errorf("command %d: %s", i, r)
+			}
+		})
+	}
+	wg.Wait()
+	if n := s.connections(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+// Many more commands than a link can have streams, with and without success.
+func TestPersistManyCommands(t *testing.T) {
+	s := newStaying(t)
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for i := range 100 {
+				name, want := "true", 0
+				if (i+w)%4 == 0 {
+					name, want = "no-such-command", 127
+				}
+				if r := s.do(t, func(c *exec.Cmd) { c.Stdin = strings.NewReader("unread") }, name); r.code != want {
+					t.Errorf("command %d: %s", i, r)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := s.connections(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+// Standard streams that are files are the same files in later commands, and
+// their offsets go on.
+func TestPersistFiles(t *testing.T) {
+	s := newStaying(t)
+	s.good(t, "true")
+	s.write(t, "in", "one\ntwo\nthree\n")
+	for round := range 3 {
+		in, err := os.Open(filepath.Join(s.Work, "in"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := fmt.Sprintf("out%d", round)
+		out, err := os.Create(filepath.Join(s.Work, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, cmd := range []string{"head -n 1", "true", "wc -c"} {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			c := s.command(ctx, "sh", "-c", "read l; echo $l; "+cmd)
+			c.Stdin, c.Stdout = in, out
+			if err := c.Run(); err != nil {
+				t.Errorf("%s: %v", cmd, err)
+			}
+			cancel()
+		}
+		in.Close()
+		out.Close()
+		// Each takes a line or two; what a shell or head has read ahead it
+		// puts back.
+		if got, want := s.read(t, name), "one\ntwo\nthree\n\n0\n"; got != want {
+			t.Errorf("round %d: %q, want %q", round, got, want)
+		}
+	}
+	// Appended to by several, and of a mode that its path would not allow.
+	s.write(t, "log", "old\n")
+	log, err := os.OpenFile(filepath.Join(s.Work, "log"), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	if err := log.Chmod(0o400); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			c := s.command(ctx, "sh", "-c", "echo out; echo err >&2")
+			c.Stdout, c.Stderr = log, log
+			if err := c.Run(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got := s.read(t, "log"); len(got) != len("old\n")+4*len("out\nerr\n") || strings.Count(got, "out\n") != 4 || strings.Count(got, "err\n") != 4 {
+		t.Errorf("appended %q", got)
+	}
+	if n := s.connections(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+// Every command has its own environment, umask, limits and directory.
+func TestPersistSurroundings(t *testing.T) {
+	s := newStaying(t)
+	sub := filepath.Join(s.Work, "sub dir")
+	if err := os.Mkdir(sub, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const script = `"$0" "$@" sh -c 'echo $WHO; umask; ulimit -n; pwd; trap'`
+	for i, c := range []struct{ who, umask, files, dir string }{
+		{"first", "0022", "256", s.Work},
+		{"second", "0077", "300", sub},
+		{"third", "0002", "256", s.Home},
+	} {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		nexec := s.command(ctx)
+		sh := s.Command(ctx, "sh", append([]string{"-c", "umask " + c.umask + "; ulimit -S -n " + c.files + "; " + script}, nexec.Args...)...)
+		sh.Dir = c.dir
+		sh.Env = append(nexec.Env, "WHO="+c.who, "PWD="+c.dir)
+		r := collect(t, ctx, sh)
+		cancel()
+		if want := strings.Join([]string{c.who, c.umask, c.files, c.dir, ""}, "\n"); r.out != want || r.code != 0 {
+			t.Errorf("command %d: %s, want %q", i, r, want)
+		}
+	}
+	if n := s.connections(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+// A directory that only the default rules lend, and other rules, are other
+// sessions: what one command lends no other one can use.
+func TestPersistRules(t *testing.T) {
+	s := newStaying(t)
+	s.good(t, "true")
+	outside, err := os.MkdirTemp("/var/tmp", "nexec-persist-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(outside)
+	in := func(dir string) func(*exec.Cmd) {
+		return func(c *exec.Cmd) { c.Dir, c.Env = dir, append(c.Env, "PWD="+dir) }
+	}
+	view := []string{"--local", "/var/tmp"}
+	s.options = append(s.options, view...)
+	if r := s.do(t, in(outside), "touch", "here"); r.code != 0 {
+		t.Errorf("own directory: %s", r)
+	}
+	if r := s.do(t, nil, "touch", outside+"/there"); r.code == 0 {
+		t.Errorf("another command's directory can be written: %s", r)
+	}
+	if n := s.connections(); n != 3 {
+		t.Errorf("%d connections, want 3: another view, and another directory lent", n)
+	}
+	r := s.control(t, "list")
+	if n := strings.Count(r.out, "box "); n != 3 || r.code != 0 {
+		t.Errorf("-O list: %s", r)
+	}
+	s.control(t, "exit")
+	s.noMaster(t, 5*time.Second)
+}
+
+func TestPersistTerminal(t *testing.T) {
+	s := newStaying(t)
+	for round := range 2 {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		term, err := harness.NewTerminal(s.command(ctx, "sh"), 30, 90)
+		if err != nil {
+			t.Fatal(err)
+		}
+		steps := []struct{ send, expect string }{
+			{"PS1=; stty size; test -t 0 && test -t 1 && echo is-a-$((1+1))tty\n", "is-a-2tty"},
+			{"trap 'echo resized $(stty size)' WINCH; echo set-$((40+2))\n", "set-42"},
+			{"sleep 100\n", ""},
+			{"\x03", ""},
+			{"echo status-$?\n", "status-130"},
+		}
+		for _, step := range steps {
+			if step.send == "\x03" {
+				time.Sleep(300 * time.Millisecond) // for sleep to begin
+			}
+			if err := term.Send(step.send); err != nil {
+				t.Fatal(err)
+			}
+			if step.expect != "" {
+				if err := term.Expect(step.expect, 10*time.Second); err != nil {
+					t.Fatalf("round %d: %v", round, err)
+				}
+			}
+		}
+		if !strings.Contains(term.Output(), "30 90") {
+			t.Errorf("no size in %q", term.Output())
+		}
+		if err := term.Resize(40, 100); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(300 * time.Millisecond)      // for the signal to come:
+		if err := term.Send("\n"); err != nil { // a trap runs between commands
+			t.Fatal(err)
+		}
+		if err := term.Expect("resized 40 100", 10*time.Second); err != nil {
+			t.Error(err)
+		}
+		if err := term.Send("exit 3\n"); err != nil {
+			t.Fatal(err)
+		}
+		if err := term.Wait(10 * time.Second); err == nil || exitCode(term.Cmd.ProcessState) != 3 {
+			t.Errorf("ended with %v", err)
+		}
+	}
+	if n := s.connections(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+// A job is stopped with ^Z and continued, by a shell of this side.
+func TestPersistStop(t *testing.T) {
+	s := newStaying(t)
+	s.good(t, "true")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	nexec := s.command(ctx)
+	sh := s.Command(ctx, "bash", "--norc", "--noprofile", "-i")
+	sh.Env = append(nexec.Env, "PS1=")
+	term, err := harness.NewTerminal(sh, 24, 80)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := strings.Join(nexec.Args, " ")
+	for _, step := range []struct{ send, expect string }{
+		{line + " sh -c 'echo be''gun; read l; echo got-$l'\n", "begun"},
+		{"\x1a", "Stopped"},
+		{"stty -a | grep -c -- -icanon; fg\n", "0"},
+		{"word\n", "got-word"},
+		{"echo status-$?; exit\n", "status-0"},
+	} {
+		if err := term.Send(step.send); err != nil {
+			t.Fatal(err)
+		}
+		if err := term.Expect(step.expect, 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := term.Wait(10 * time.Second); err != nil {
+		t.Error(err)
+	}
+}
+
+// started waits until a command has written its process's number to a file.
+func (s *staying) started(t *testing.T, name string) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if fi, err := os.Stat(filepath.Join(s.Work, name)); err == nil && fi.Size() > 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s did not appear", name)
+		}
+	}
+}
+
+func TestPersistSignals(t *testing.T) {
+	s := newStaying(t)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c := s.command(ctx, "sh", "-c", "trap 'echo usr1 >>got; kill -TERM $$' USR1; echo 1 >up; while :; do sleep 0.05; done")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.started(t, "up")
+	if err := c.Process.Signal(syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Wait(); exitCode(c.ProcessState) != 128+15 {
+		t.Errorf("ended with %v", err)
+	}
+	if got := s.read(t, "got"); got != "usr1\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Who kills nexec ends its command, and only that.
+func TestPersistKilledClient(t *testing.T) {
+	s := newStaying(t)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	bystander := s.command(ctx, "sh", "-c", "echo 1 >up2; while [ ! -e done ]; do sleep 0.05; done; echo fine")
+	var out harness.Buffer
+	bystander.Stdout = &out
+	if err := bystander.Start(); err != nil {
+		t.Fatal(err)
+	}
+	polite := s.command(ctx, "sh", "-c", "trap 'echo hup >hup; exit' HUP; echo 1 >up; while :; do sleep 0.05; done")
+	deaf := s.command(ctx, "sh", "-c", "trap '' HUP; echo $$ >up3; while :; do sleep 0.05; echo alive >alive; done")
+	for c, file := range map[*exec.Cmd]string{polite: "up", deaf: "up3"} {
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		s.started(t, file)
+	}
+	s.started(t, "up2")
+	for _, c := range []*exec.Cmd{polite, deaf} {
+		if err := c.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Wait(); exitCode(c.ProcessState) != 128+9 {
+			t.Errorf("ended with %v", err)
+		}
+	}
+	s.started(t, "hup")
+	pid := strings.TrimSpace(s.read(t, "up3"))
+	for end := time.Now().Add(10 * time.Second); s.do(t, nil, "test", "-e", "/proc/"+pid).code == 0; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("a command that ignores HUP outlives its nexec")
+		}
+	}
+	s.write(t, "done", "")
+	if err := bystander.Wait(); err != nil || out.String() != "fine\n" {
+		t.Errorf("the bystander: %v, %q", err, out.String())
+	}
+}
+
+// The end of the session's process ends its commands with 255 and a line, and
+// the next command has a session again.
+func TestPersistKilledMaster(t *testing.T) {
+	s := newStaying(t)
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGHUP} {
+		os.Remove(filepath.Join(s.Work, "up"))
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		c := s.command(ctx, "sh", "-c", "echo 1 >up; sleep 100")
+		var stderr harness.Buffer
+		c.Stderr = &stderr
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		s.started(t, "up")
+		if err := syscall.Kill(s.master(t), sig); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Wait(); exitCode(c.ProcessState) != 255 {
+			t.Errorf("%v: ended with %v", sig, err)
+		}
+		if said := stderr.String(); strings.Count(said, "\n") != 1 || !strings.HasPrefix(said, "nexec: ") {
+			t.Errorf("%v: said %q", sig, said)
+		} else {
+			t.Logf("%v: %s", sig, said)
+		}
+		s.noMaster(t, 5*time.Second)
+		if out := s.good(t, "echo", "again"); out != "again\n" {
+			t.Errorf("%v: got %q", sig, out)
+		}
+	}
+}
+
+// The server's end ends the session, and commands with it.
+func TestPersistLostServer(t *testing.T) {
+	s := newStaying(t)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c := s.command(ctx, "sh", "-c", "echo 1 >up; sleep 100")
+	var stderr harness.Buffer
+	c.Stderr = &stderr
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.started(t, "up")
+	for _, p := range harness.Named("nexec-server") {
+		if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Wait(); exitCode(c.ProcessState) != 255 || !strings.Contains(stderr.String(), "lost") {
+		t.Errorf("ended with %v, said %q", err, stderr.String())
+	}
+	s.noMaster(t, 5*time.Second)
+}
+
+func TestPersistControl(t *testing.T) {
+	s := newStaying(t)
+	if r := s.control(t, "check"); r.code != 255 || !strings.Contains(r.err, "no session") {
+		t.Errorf("-O check without a session: %s", r)
+	}
+	s.good(t, "true")
+	if r := s.control(t, "check"); r.code != 0 || !strings.Contains(r.err, fmt.Sprintf("pid %d", s.master(t))) {
+		t.Errorf("-O check: %s", r)
+	}
+	r := s.control(t, "list")
+	if f := strings.Fields(r.out); r.code != 0 || len(f) != 10 || f[5] != "box" || f[6] != strconv.Itoa(s.master(t)) || f[8] != "0" || f[9] != "1" {
+		t.Errorf("-O list: %s", r)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c := s.command(ctx, "sh", "-c", "echo 1 >up; sleep 100")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.started(t, "up")
+	if r := s.control(t, "exit"); r.code != 0 {
+		t.Errorf("-O exit: %s", r)
+	}
+	if err := c.Wait(); exitCode(c.ProcessState) != 255 {
+		t.Errorf("the command ended with %v", err)
+	}
+	s.noMaster(t, 5*time.Second)
+	if r := s.control(t, "exit"); r.code != 255 {
+		t.Errorf("-O exit without a session: %s", r)
+	}
+}
+
+// An idle session ends by itself; one with a command does not.
+func TestPersistIdle(t *testing.T) {
+	s := newStaying(t)
+	s.options = []string{"--persist=1"}
+	s.good(t, "sleep", "1.5")
+	s.good(t, "true")
+	if n := s.connections(); n != 1 {
+		t.Errorf("%d connections: the session ended while it ran a command", n)
+	}
+	s.noMaster(t, 4*time.Second)
+	s.good(t, "true")
+	if n := s.connections(); n != 2 {
+		t.Errorf("%d connections", n)
+	}
+	s.noMaster(t, 4*time.Second)
+}
+
+// A socket that nobody listens on is replaced, a directory that others can
+// enter is not used.
+func TestPersistSockets(t *testing.T) {
+	s := newStaying(t)
+	s.good(t, "true")
+	if err := syscall.Kill(s.master(t), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	s.noMaster(t, 5*time.Second)
+	if n := len(s.sockets(t)); n != 1 {
+		t.Fatalf("%d sockets after a kill", n)
+	}
+	s.good(t, "true")
+	s.control(t, "exit")
+	s.noMaster(t, 5*time.Second)
+	if err := os.Chmod(s.runtime+"/nexec", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.do(t, nil, "echo", "hi"); r.code != 0 || r.out != "hi\n" || !strings.Contains(r.err, "chmod 700") {
+		t.Errorf("with an open directory: %s", r)
+	}
+	if n := len(s.masters()); n != 0 {
+		t.Errorf("%d sessions stay", n)
+	}
+	if err := os.Chmod(s.runtime+"/nexec", 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Many at once make one session.
+func TestPersistStartedAtOnce(t *testing.T) {
+	s := newStaying(t)
+	var wg sync.WaitGroup
+	for i := range 6 {
+		wg.Go(func() {
+			if r := s.do(t, nil, "echo", strconv.Itoa(i)); r.code != 0 || r.out != fmt.Sprintln(i) || r.err != "" {
+				t.Errorf("command %d: %s", i, r)
+			}
+		})
+	}
+	wg.Wait()
+	if n := s.connections(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+// The session does not hold what the command that started it had open.
+func TestPersistLetsGo(t *testing.T) {
+	s := newStaying(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	nexec := s.command(ctx)
+	script := `exec 9>&1; out=$("$0" "$@" sh -c 'echo out; echo err >&2' 2>&1); echo "$out" | sort`
+	sh := s.Command(ctx, "sh", append([]string{"-c", script}, nexec.Args...)...)
+	sh.Env = nexec.Env
+	if r := collect(t, ctx, sh); r.code != 0 || r.out != "err\nout\n" {
+		t.Errorf("got %s", r)
+	}
+}
+
+// ssh_config's ControlPersist makes sessions stay as well, and a host that
+// cannot be reached is an error of the first attempt.
+func TestPersistByConfig(t *testing.T) {
+	s := newStaying(t)
+	s.options = []string{"-o", "ControlMaster=auto", "-o", "ControlPath=" + s.Client + "/ssh-%C", "-o", "ControlPersist=5m"}
+	s.good(t, "true")
+	s.good(t, "true")
+	if n := s.connections(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+	s.options = append(s.options, "--persist=no")
+	s.good(t, "true")
+	if n := s.connections(); n != 2 {
+		t.Errorf("%d connections with --persist=no", n)
+	}
+	s.options = []string{"--persist", "-p", "1", "-o", "ConnectTimeout=5"}
+	if r := s.do(t, nil, "true"); r.code != 255 || strings.Count(r.err, "\n") != 1 || !strings.Contains(r.err, "refused") {
+		t.Errorf("a host that is not there: %s", r)
+	}
+}

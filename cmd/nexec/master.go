@@ -53,6 +53,11 @@ func serveMaster(v *voice, o *options, s speaker) error {
 	defer stop()
 	signal.Ignore(unix.SIGPIPE, unix.SIGTSTP, unix.SIGTTOU)
 	session := o.session(v, way, s)
+	cwd, err := o.exportedCwd()
+	if err != nil {
+		return err
+	}
+	session.Files.Args = append(session.Files.Args, "--cwd", cwd)
 	session.Prefetch, _ = os.Getwd() // of who started it; without it nothing is prefetched
 	err = client.RunMaster(ctx, client.MasterConfig{
 		Session: session, Listener: l, Sockets: sockets, Name: o.master,

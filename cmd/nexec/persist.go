@@ -140,7 +140,9 @@ func (o *options) identity(way *dial.Config, vw *view.View) (identity, error) {
 
 // exportedCwd is the working directory if the default rules lend it, and lend
 // it because it is the working directory. It is empty where it lies in what is
-// lent read-write anyway: such directories make no other session.
+// lent read-write anyway: such directories make no other session. Paths are
+// taken as they stand; the file service of the session gets this directory
+// and no other, so that a symbolic link can at worst make it lend less.
 func (o *options) exportedCwd() (string, error) {
 	cwd, err := os.Getwd()
 	if err != nil {
@@ -163,20 +165,26 @@ func (o *options) exportedCwd() (string, error) {
 		}
 		rules = append(rules, r)
 	}
-	policy, err := fslave.NewPolicy("/", without.Rules(rules))
-	if err != nil {
-		return "", err
+	if modeOf(with.Cwd, without.Rules(rules)) == fslave.ModeReadWrite {
+		return "", nil
 	}
-	real, err := filepath.EvalSymlinks(cwd)
-	if err != nil {
-		return "", &client.CwdError{Err: err}
-	}
-	for _, p := range []string{with.Cwd, real} {
-		if mode, _, _ := policy.Explain(p); mode != fslave.ModeReadWrite {
-			return with.Cwd, nil
+	return with.Cwd, nil
+}
+
+// modeOf is the mode that rules give a path, links and other files aside: that
+// of the longest one above it; of two for one place the user's, then the
+// stricter.
+func modeOf(path string, rules []fslave.Rule) fslave.Mode {
+	best := fslave.Rule{Mode: fslave.ModeHide}
+	for _, r := range rules {
+		above := r.Path == "/" || path == r.Path || strings.HasPrefix(path, r.Path+"/")
+		switch {
+		case !above || len(r.Path) < len(best.Path):
+		case len(r.Path) > len(best.Path), r.User, !best.User && r.Mode < best.Mode:
+			best = r
 		}
 	}
-	return "", nil
+	return best.Mode
 }
 
 // fingerprint hashes lists of strings, no two of which look the same to it.
