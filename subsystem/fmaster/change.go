@@ -142,7 +142,7 @@ func (s *Server) newChild(dir *node, name string, mode uint32) *node {
 		UID: s.cfg.Hello.UID, GID: gid, Atime: t, Mtime: t, Ctime: t,
 		Access: s.ownAccess(mode), Flags: fsyscall.AttrNoXattr,
 	}
-	n.known = true
+	n.known, n.ours = true, true
 	if mode&modeType == modeDir {
 		n.attr.Nlink = 2
 		n.entries().whole, n.dir.leased = true, true

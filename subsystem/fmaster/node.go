@@ -74,6 +74,7 @@ type node struct {
 	// dirtyTimes: Mtime was made up by writes since it was last set.
 	dirtyTimes bool
 	dropped    bool
+	ours       bool // made by the session and not touched by anybody else since
 	revoked    bool // while changes were on their way
 	// fetching is closed when the content asked for ahead has come; guessed is
 	// what it takes of the prefetcher's budget until it is used.
@@ -269,6 +270,7 @@ func (s *Server) displace(dir *node, name string) *node {
 		if len(n.more) > 0 {
 			n.link = n.more[0]
 			n.more = n.more[1:]
+			s.renumber(n)
 		}
 	} else {
 		for i := range n.more {
@@ -280,6 +282,20 @@ func (s *Server) displace(dir *node, name string) *node {
 	}
 	s.drop(n)
 	return n
+}
+
+// renumber is called when n lost the name by which the client was told of it
+// but has another.
+func (s *Server) renumber(n *node) {
+	if n.pending == 0 {
+		s.forget(n)
+		return
+	}
+	// Changes that use the number are on their way: give it the other name
+	// before the change that takes the first one away.
+	if n.attached != 0 && s.attach(n.parent, ordered) == 0 {
+		s.calls.attach(ordered, &fsyscall.Attach{Dir: n.parent.wire, Name: n.name, ID: n.wire, Ino: n.key.ino, Dev: n.key.dev})
+	}
 }
 
 // drop forgets n if nothing refers to it any more.
@@ -316,6 +332,7 @@ func (s *Server) forget(n *node) {
 	delete(s.wires, n.wire)
 	n.wire = s.newID()
 	n.attached = 0
+	n.ours = false
 	if n.dir != nil && !n.dropped {
 		s.endLease(n)
 	}

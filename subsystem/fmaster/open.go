@@ -139,7 +139,7 @@ func (s *Server) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fus
 		return fuse.Status(syscall.EROFS)
 	}
 	var errno syscall.Errno
-	if s.certain(n) && n.attr.Access&mask == mask {
+	if s.certain(n) && n.attr.Access&mask == mask && (!f.writable() || n.ours) {
 		errno = s.openBehind(f)
 	} else {
 		errno = s.openNow(f, mask)
@@ -189,7 +189,11 @@ func (s *Server) openRemote(f *file, done func(syscall.Errno)) syscall.Errno {
 		f.ahead.inline = make(chan struct{})
 	}
 	f.remote, f.answered = true, make(chan struct{})
-	return s.sendOpen(f, done, 0)
+	errno := s.sendOpen(f, done, 0)
+	if errno != 0 {
+		f.remote, f.answered, f.ahead.inline = false, nil, nil
+	}
+	return errno
 }
 
 // sendOpen sends the open of f, again if a try failed in a way that may be
@@ -467,6 +471,20 @@ func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 	size := f.node.attr.Size
 	s.mu.Unlock()
 	n, errno := s.readAhead(f, buf, in.Offset, size, via)
+	if errno == syscall.EBADF {
+		// The open that it followed failed, and may have been repeated since.
+		s.mu.Lock()
+		s.awaitOpen(f)
+		errno = f.err
+		via = s.fileVia(f)
+		s.mu.Unlock()
+		if errno == 0 {
+			f.ahead.mu.Lock()
+			f.ahead.reset(s)
+			f.ahead.mu.Unlock()
+			n, errno = s.readDirect(f, buf, in.Offset, via)
+		}
+	}
 	if errno != 0 {
 		s.mu.Lock()
 		if f.err != 0 {

@@ -45,6 +45,7 @@ func (s *Server) revokeNode(n *node, what fsyscall.RevokeWhat) {
 		return
 	}
 	n.gen++
+	n.ours = false
 	n.until = time.Now()
 	n.xattrs = nil
 	n.hasLink = false
