@@ -156,19 +156,33 @@ func (s *session) exec(tag uint32, e *fsyscall.Exec) error {
 	switch {
 	case exit != nil:
 		exit.Cmd = e.Cmd
-		for slot := 1; slot <= fsyscall.TerminalSlot; slot++ {
-			if err := s.link.Stream(fsyscall.StdioStream(e.Cmd, slot)).CloseWrite(); err != nil {
-				return err
-			}
-		}
+		s.endStreams(e)
 		return s.notify(fsyscall.OpExit, exit)
-	case c != nil:
+	case c == nil:
+		s.endStreams(e)
+	default:
 		s.mu.Lock()
 		s.cmds[e.Cmd] = c
 		s.mu.Unlock()
-		s.wg.Go(func() { s.watch(c) })
+		s.wg.Go(func() {
+			s.watch(c)
+			s.endStreams(e)
+		})
 	}
 	return nil
+}
+
+// endStreams ends what the client has for the command, as the real server
+// does.
+func (s *session) endStreams(e *fsyscall.Exec) {
+	for slot, w := range e.Stdio {
+		if w.Kind == fsyscall.StdioStreamed && w.DupOf < 0 {
+			s.link.Stream(fsyscall.StdioStream(e.Cmd, slot)).Close()
+		}
+	}
+	if e.HasTerminal {
+		s.link.Stream(fsyscall.StdioStream(e.Cmd, fsyscall.TerminalSlot)).Close()
+	}
 }
 
 // command is a process on this machine.
