@@ -12,6 +12,7 @@ import (
 
 	"github.com/SumiTomohiko/nexec/client"
 	"github.com/SumiTomohiko/nexec/fsyscall"
+	"github.com/SumiTomohiko/nexec/relay"
 	"github.com/SumiTomohiko/nexec/view"
 )
 
@@ -161,7 +162,8 @@ func runCommand(v *voice, o *options, hc hostConfig, s speaker) (client.Result, 
 	})
 	wayErr := way.wait()
 	var lost *client.LostError
-	if errors.As(res.Err, &lost) && !lost.Began && wayErr != nil {
+	// What came instead of a session says more than how its bearer then ended.
+	if errors.As(res.Err, &lost) && !lost.Began && wayErr != nil && !errors.Is(lost, relay.ErrNotNexec) {
 		v.say("%s", wayFailed(way.name(), wayErr))
 		return res, statusFailure
 	}
