@@ -1,0 +1,291 @@
+package fmaster
+
+import (
+	"sync"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/SumiTomohiko/nexec/fsyscall"
+)
+
+// readAhead fetches a file ahead of a program that reads it in order.
+type readAhead struct {
+	mu     sync.Mutex
+	next   uint64 // where the program is expected to read
+	window int
+	parts  []*part
+	// inline is closed when the content that comes with the open has come.
+	inline chan struct{}
+}
+
+// part is one call of the read-ahead.
+type part struct {
+	off   uint64
+	size  int
+	ready chan struct{}
+	data  []byte // shorter than size at the end of the file
+	errno syscall.Errno
+}
+
+// Read-ahead of one file: calls of partSize, up to maxWindow in flight, which
+// is what a link of 1 Gbit/s carries in a round trip of 80 ms. It doubles from
+// firstWindow with each part that is read in order.
+const (
+	slack       = 1 << 20 // the kernel's own read-ahead sends reads out of order by this much
+	partSize    = 256 << 10
+	firstWindow = 256 << 10
+	maxWindow   = 10 << 20
+	// maxAheadBytes bounds the read-ahead of all files together. Beyond it
+	// windows do not grow.
+	maxAheadBytes = 64 << 20
+)
+
+// Read implements fuse.RawFileSystem.
+func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	s.stats.kernel.Add(1)
+	if len(buf) > int(in.Size) {
+		buf = buf[:in.Size]
+	}
+	s.mu.Lock()
+	f := s.files[fsyscall.FileID(in.Fh)]
+	if f == nil {
+		s.mu.Unlock()
+		return nil, fuse.EBADF
+	}
+	if n, ok := s.readContent(f, buf, in.Offset); ok {
+		s.mu.Unlock()
+		s.stats.hits.Add(1)
+		return fuse.ReadResultData(buf[:n]), fuse.OK
+	}
+	inline := f.ahead.inline
+	if inline == nil {
+		inline = f.node.fetching
+	}
+	if inline != nil {
+		select {
+		case <-inline:
+		default:
+			s.mu.Unlock()
+			done := s.stats.wait(fsyscall.OpOpen)
+			<-inline
+			done()
+			s.mu.Lock()
+			if n, ok := s.readContent(f, buf, in.Offset); ok {
+				s.mu.Unlock()
+				return fuse.ReadResultData(buf[:n]), fuse.OK
+			}
+		}
+	}
+	errno := s.ensureRemote(f)
+	if errno != 0 {
+		s.mu.Unlock()
+		return nil, fuse.Status(errno)
+	}
+	via := s.fileVia(f)
+	size := f.node.attr.Size
+	s.mu.Unlock()
+	n, errno := s.readAhead(f, buf, in.Offset, size, via)
+	if errno == syscall.EBADF {
+		// The open that it followed failed, and may have been repeated since.
+		s.mu.Lock()
+		s.awaitOpen(f)
+		errno = f.err
+		via = s.fileVia(f)
+		s.mu.Unlock()
+		if errno == 0 {
+			f.ahead.mu.Lock()
+			f.ahead.reset(s)
+			f.ahead.mu.Unlock()
+			n, errno = s.readDirect(f, buf, in.Offset, via)
+		}
+	}
+	if errno != 0 {
+		s.mu.Lock()
+		if f.err != 0 {
+			errno = f.err
+		}
+		s.mu.Unlock()
+		return nil, fuse.Status(errno)
+	}
+	return fuse.ReadResultData(buf[:n]), fuse.OK
+}
+
+// readContent serves a read from the kept content. s.mu is held.
+func (s *Server) readContent(f *file, buf []byte, off uint64) (int, bool) {
+	data := s.content.get(f.node)
+	if data == nil {
+		return 0, false
+	}
+	if off >= uint64(len(data)) {
+		return 0, true
+	}
+	return copy(buf, data[off:]), true
+}
+
+// readAhead reads through the file's read-ahead.
+func (s *Server) readAhead(f *file, buf []byte, off, fileSize uint64, via path) (int, syscall.Errno) {
+	a := &f.ahead
+	a.mu.Lock()
+	switch {
+	case a.covers(off):
+	case via == urgent && off >= a.next && off-a.next <= slack:
+	case via == urgent && off < a.next && a.next-off <= slack:
+		a.mu.Unlock()
+		return s.readDirect(f, buf, off, via)
+	default:
+		// Not in order, or there are changes that the read must see.
+		a.reset(s)
+		a.next = off + uint64(len(buf))
+		a.mu.Unlock()
+		return s.readDirect(f, buf, off, via)
+	}
+	a.extend(s, f, off, len(buf), fileSize)
+	a.next = max(a.next, off+uint64(len(buf)))
+	parts := a.parts
+	a.mu.Unlock()
+	n, errno := s.gather(parts, buf, off)
+	a.mu.Lock()
+	a.discard(s, a.next)
+	a.mu.Unlock()
+	return n, errno
+}
+
+func (a *readAhead) covers(off uint64) bool {
+	for _, p := range a.parts {
+		if off >= p.off && off < p.off+uint64(p.size) {
+			return true
+		}
+	}
+	return false
+}
+
+// extend sends the calls that bring what is read now and what is likely to be
+// read next. a.mu is held.
+func (a *readAhead) extend(s *Server, f *file, off uint64, size int, fileSize uint64) {
+	end := off
+	if k := len(a.parts); k > 0 {
+		end = a.parts[k-1].off + uint64(a.parts[k-1].size)
+	}
+	switch {
+	case a.window == 0 || s.aheadBytes.Load() > maxAheadBytes:
+		a.window = max(firstWindow, size)
+	case end-min(end, off) < uint64(a.window)/2:
+		a.window = min(2*a.window, maxWindow)
+	}
+	goal := off + uint64(size) + uint64(a.window)
+	if end-min(end, off) >= uint64(a.window)/2+uint64(size) {
+		goal = off + uint64(size) // enough is on its way
+	}
+	goal = max(min(goal, fileSize), off+uint64(size))
+	for end < goal {
+		n := partSize
+		if end+uint64(n) > goal && goal < fileSize {
+			n = int(max(goal-end, 4096))
+		}
+		p := &part{off: end, size: n, ready: make(chan struct{})}
+		a.parts = append(a.parts[:len(a.parts):len(a.parts)], p)
+		s.aheadBytes.Add(int64(n))
+		reply := &fsyscall.Data{}
+		s.calls.begin(urgent, fsyscall.OpRead, &fsyscall.Read{File: f.id, Off: end, Size: uint32(n)}, &pendingCall{
+			reply: reply, done: func(h fsyscall.Header, _ error) {
+				p.data, p.errno = reply.Data, syscall.Errno(h.Errno)
+				close(p.ready)
+			},
+		})
+		end += uint64(n)
+	}
+}
+
+// discard lets go of parts that lie well before off. a.mu is held.
+func (a *readAhead) discard(s *Server, off uint64) {
+	for len(a.parts) > 0 && a.parts[0].off+uint64(a.parts[0].size)+slack <= off {
+		s.aheadBytes.Add(-int64(a.parts[0].size))
+		a.parts = a.parts[1:]
+	}
+}
+
+// reset lets go of everything. a.mu is held.
+func (a *readAhead) reset(s *Server) {
+	for _, p := range a.parts {
+		s.aheadBytes.Add(-int64(p.size))
+	}
+	a.parts, a.window = nil, 0
+}
+
+// gather copies what the parts hold of [off, off+len(buf)).
+func (s *Server) gather(parts []*part, buf []byte, off uint64) (int, syscall.Errno) {
+	n := 0
+	for _, p := range parts {
+		at := off + uint64(n)
+		if at < p.off || at >= p.off+uint64(p.size) {
+			continue
+		}
+		select {
+		case <-p.ready:
+		default:
+			done := s.stats.wait(fsyscall.OpRead)
+			<-p.ready
+			done()
+		}
+		if p.errno != 0 {
+			return n, p.errno
+		}
+		if at-p.off < uint64(len(p.data)) {
+			n += copy(buf[n:], p.data[at-p.off:])
+		}
+		if len(p.data) < p.size || n == len(buf) {
+			return n, 0
+		}
+	}
+	return n, 0
+}
+
+func (s *Server) readDirect(f *file, buf []byte, off uint64, via path) (int, syscall.Errno) {
+	var reply fsyscall.Data
+	res := s.calls.call(via, fsyscall.OpRead, &fsyscall.Read{File: f.id, Off: off, Size: uint32(len(buf))}, &reply)
+	return copy(buf, reply.Data), res.errno
+}
+
+// dataChanged drops what is kept of n's content, here and in the kernel. s.mu
+// is held.
+func (s *Server) dataChanged(n *node) {
+	s.content.remove(n)
+	s.resetAhead(n)
+	if n.refs > 0 {
+		s.notify.inode(n, true)
+	}
+}
+
+// resetAhead drops what was read ahead of n.
+func (s *Server) resetAhead(n *node) {
+	for _, f := range n.open {
+		f.ahead.mu.Lock()
+		f.ahead.reset(s)
+		f.ahead.mu.Unlock()
+	}
+}
+
+// Lseek implements fuse.RawFileSystem for SEEK_DATA and SEEK_HOLE.
+func (s *Server) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	const seekData, seekHole = 3, 4
+	if in.Whence != seekData && in.Whence != seekHole {
+		return fuse.EINVAL
+	}
+	s.mu.Lock()
+	f := s.files[fsyscall.FileID(in.Fh)]
+	if f == nil {
+		s.mu.Unlock()
+		return fuse.EBADF
+	}
+	if errno := s.ensureRemote(f); errno != 0 {
+		s.mu.Unlock()
+		return fuse.Status(errno)
+	}
+	via := s.fileVia(f)
+	s.mu.Unlock()
+	var reply fsyscall.SeekReply
+	res := s.calls.call(via, fsyscall.OpSeek, &fsyscall.Seek{File: f.id, Off: in.Offset, Hole: in.Whence == seekHole}, &reply)
+	out.Offset = reply.Off
+	return fuse.Status(res.errno)
+}
