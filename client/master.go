@@ -289,6 +289,7 @@ func (m *master) serve(conn *net.UnixConn) {
 		_ = sendShort(conn, &answer{OK: true, Status: m.status()})
 		if req.Op == opExit {
 			offer(m.exit, struct{}{})
+			<-m.quit // the end of the connection says that the socket is gone
 		}
 	}
 }

@@ -244,7 +244,7 @@ func (s *Sockets) Sessions(prefix string) ([]Status, error) {
 }
 
 // EndSessions tells each living session whose socket's name begins with prefix
-// to end, and returns what they were.
+// to end, and returns what they were. No command can come to them any more.
 func (s *Sockets) EndSessions(prefix string) ([]Status, error) {
 	return s.each(prefix, opExit)
 }
@@ -264,6 +264,9 @@ func (s *Sockets) each(prefix, op string) ([]Status, error) {
 		var ans answer
 		if err == nil {
 			ans, err = ask(conn, op, nil)
+		}
+		if err == nil && op == opExit {
+			_, _ = conn.Read(make([]byte, 1)) // its end; or the deadline, then it takes longer
 		}
 		conn.Close()
 		switch {
