@@ -12,6 +12,19 @@
 //	 └─ fileService       fslave's process, its standard error, and
 //	                      relay.Splice between it and the link
 //
+// # Sessions that stay
+//
+//	nexec ── socket ── master ── link ── nexec-server
+//	  │                  └─ fslave
+//	  └─ terminal, streams, signals
+//
+// A session may belong to a master (RunMaster), a process in the background.
+// To the nexec of a command the master is its server: the same loop and pumps
+// run there over a link on a Unix socket, and only the file service, the hello
+// and the way to the host are somewhere else. The master renumbers commands,
+// copies streams and hands files on to fslave; shared.go has what is said on
+// the socket.
+//
 // # Teardown
 //
 // finish in run.go is the one place, and goes in this order: the terminal is

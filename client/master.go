@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -152,6 +153,7 @@ func (m *master) watch(ctx context.Context) error {
 		select {
 		case <-m.changed:
 		case <-tidy.C:
+			runtime.GC() // pools let go in the second collection, which is the next line's
 			debug.FreeOSMemory()
 			if err := m.await(ctx, idle); err != errGoOn {
 				return err
