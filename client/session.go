@@ -86,7 +86,10 @@ func Start(ctx context.Context, cfg SessionConfig, stdio map[int]int) (*Session,
 	s := newSession(relay.New(rw, cfg.Relay), files)
 	s.out.post(hello)
 	s.run()
-	prefetch := fsyscall.Prefetch(cfg.prefetched())
+	var prefetch [][]byte
+	if p := cfg.prefetched(); p != "" {
+		prefetch = fsyscall.Prefetch(p)
+	}
 	s.wg.Go(func() { s.serveFiles(prefetch) })
 	return s, nil
 }
