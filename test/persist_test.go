@@ -664,3 +664,41 @@ func TestPersistByConfig(t *testing.T) {
 		t.Errorf("a host that is not there: %s", r)
 	}
 }
+
+// A terminal that goes away takes the shell on it along, and not only what is
+// in its foreground.
+func TestPersistHangUp(t *testing.T) {
+	s := newStaying(t)
+	for _, kill := range []bool{false, true} {
+		os.Remove(filepath.Join(s.Work, "up"))
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		term, err := harness.NewTerminal(s.command(ctx, "bash", "--norc", "--noprofile", "-i"), 24, 80)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := term.Send("sh -c 'echo 1 >up; exec sleep 500'\n"); err != nil {
+			t.Fatal(err)
+		}
+		s.started(t, "up")
+		if kill {
+			err = term.Cmd.Process.Kill()
+		} else {
+			err = term.HangUp()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		term.Wait(10 * time.Second)
+		for end := time.Now().Add(10 * time.Second); !strings.Contains(strings.Join(strings.Fields(s.control(t, "list").out), " "), "s 0 "); time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("killed %v: still there: %s", kill, s.control(t, "list"))
+			}
+		}
+		for end := time.Now().Add(10 * time.Second); len(harness.Named("sleep"))+len(harness.Named("bash")) > 0; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("killed %v: %q still run", kill, append(harness.Named("sleep"), harness.Named("bash")...))
+			}
+		}
+	}
+}
