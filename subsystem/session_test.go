@@ -63,12 +63,17 @@ func (f *localFiles) Serve(dev *os.File) error {
 	if f.stall != nil {
 		raw = &stalling{raw, f.stall}
 	}
-	srv, err := fuse.NewServer(raw, fmt.Sprintf("/dev/fd/%d", dev.Fd()), &fuse.MountOptions{AllowOther: true, Logger: log.New(io.Discard, "", 0)})
+	// go-fuse closes the descriptor that it is given.
+	fd, err := unix.FcntlInt(dev.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return err
+	}
+	srv, err := fuse.NewServer(raw, fmt.Sprintf("/dev/fd/%d", fd), &fuse.MountOptions{AllowOther: true, Logger: log.New(io.Discard, "", 0)})
 	if err != nil {
 		return err
 	}
 	srv.Serve()
-	dev.Close() // go-fuse has closed its descriptor already
+	dev.Close()
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
 )
@@ -127,7 +128,12 @@ func tryStart(t testing.TB, plan *Plan, client string) (*session, error) {
 	}
 	hour := time.Hour
 	raw := fs.NewNodeFS(root, &fs.Options{EntryTimeout: &hour, AttrTimeout: &hour})
-	s.server, err = fuse.NewServer(raw, fmt.Sprintf("/dev/fd/%d", dev.Fd()), &fuse.MountOptions{AllowOther: true, MaxWrite: 1 << 20})
+	// go-fuse closes the descriptor that it is given.
+	fd, err := unix.FcntlInt(dev.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.server, err = fuse.NewServer(raw, fmt.Sprintf("/dev/fd/%d", fd), &fuse.MountOptions{AllowOther: true, MaxWrite: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
