@@ -173,6 +173,9 @@ func serve(o *options, policy *fslave.Policy) error {
 		}
 	}
 	err = s.Serve()
+	if errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
+		err = nil // nexec has gone with answers unread, which is for it to explain
+	}
 	if o.stats {
 		printStats(s.Stats())
 	}
