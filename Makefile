@@ -24,7 +24,11 @@ UNIT = $$($(GO) list ./... | grep -v '/test$$')
 # Every fuzz target runs this long under `make fuzz`.
 FUZZTIME ?= 60s
 
-.PHONY: all check test unit e2e e2e-user packages demo fuzz bench install clean help
+# The stress test does the same operations in every run; `make stress` takes
+# new ones each time and prints the seed that repeats them.
+STRESS ?= -stress.seed=20261122
+
+.PHONY: all check test unit e2e e2e-user packages demo stress fuzz bench install clean help
 
 all: ## build the four commands, static, into bin/
 	mkdir -p bin
@@ -54,14 +58,17 @@ unit: ## unit tests under the race detector
 # needs. As an ordinary user the tests run with an uid that has no account.
 e2e: all ## end-to-end tests against bin/, as root and as an ordinary user
 	@if [ "$$(id -u)" = 0 ] && [ -c /dev/fuse ]; then chmod 0666 /dev/fuse; fi
-	NEXEC_BIN=$(CURDIR)/bin $(GO) test -count=1 -timeout 15m ./test
+	NEXEC_BIN=$(CURDIR)/bin $(GO) test -count=1 -timeout 15m ./test $(STRESS)
 	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory e2e-user; fi
 
 e2e-user:
-	NEXEC_BIN=$(CURDIR)/bin $(GO) test -count=1 -timeout 15m -skip '^TestAsRoot' -exec $(CURDIR)/test/as-user.sh ./test
+	NEXEC_BIN=$(CURDIR)/bin $(GO) test -count=1 -timeout 15m -skip '^TestAsRoot' -exec $(CURDIR)/test/as-user.sh ./test $(STRESS)
 
 demo: all ## start a throw-away nexecd on loopback and show what nexec does
 	@NEXEC_BIN=$(CURDIR)/bin $(GO) run ./test/demo
+
+stress: all ## twelve rounds of random operations from both sides, from a new seed
+	NEXEC_BIN=$(CURDIR)/bin $(GO) test -count=1 -timeout 15m -run TestStress ./test -stress.rounds=12
 
 fuzz: ## run every fuzz target for FUZZTIME
 	test/fuzz.sh $(FUZZTIME)
