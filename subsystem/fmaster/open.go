@@ -23,6 +23,7 @@ type file struct {
 	// its reply has come. Until then what uses the file must go the same way.
 	opened   path
 	answered chan struct{}
+	byStream bool          // opened by the number of a standard stream
 	err      syscall.Errno // the open failed after it was reported done
 	// posixOwners and flockOwners have held locks through this file.
 	posixOwners map[uint64]struct{}
@@ -209,6 +210,13 @@ func (s *Server) sendOpen(f *file, done func(syscall.Errno), try int) syscall.Er
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		errno := syscall.Errno(h.Errno)
+		if (errno == syscall.EACCES || errno == syscall.EPERM) && n.stdio != nil && !f.byStream {
+			// What the user may not open any more the redirection still has open.
+			f.byStream = true
+			if errno = s.sendOpen(f, done, try); errno == 0 {
+				return
+			}
+		}
 		if s.mended(n, errno, try) {
 			if errno = s.sendOpen(f, done, try+1); errno == 0 {
 				return
@@ -239,7 +247,7 @@ func (s *Server) openRequest(f *file) *fsyscall.Open {
 		// last one means nothing. Only the owner may leave it alone.
 		req.Flags |= fsyscall.OpenNoATime
 	}
-	if n.stdio != nil && n.attr.Flags&fsyscall.AttrReadOnly != 0 {
+	if n.stdio != nil && (f.byStream || n.attr.Flags&fsyscall.AttrReadOnly != 0) {
 		req.ID = n.stdio.id // the export policy has it read-only, the user's redirection may not
 	}
 	if f.ahead.inline != nil {
