@@ -175,20 +175,7 @@ func (t *nodeTable) drop(n *node) *node {
 		return nil
 	}
 	n.place, n.gone = place{}, true
-	list := t.at[at]
-	for i, m := range list {
-		if m == n {
-			list[i] = list[len(list)-1]
-			list = list[:len(list)-1]
-			break
-		}
-	}
-	if len(list) == 0 {
-		delete(t.at, at)
-	} else {
-		t.at[at] = list
-	}
-	at.parent.kids--
+	t.unindex(n, at)
 	return at.parent
 }
 

@@ -22,8 +22,15 @@ func (t *nodeTable) addAlt(n *node, at place) {
 	t.at[at] = append(t.at[at], n)
 }
 
-// removeAt takes n out of the index. The caller holds mu.
+// removeAt takes n out of the index, and its directory out of the table if
+// nothing needs it any more. The caller holds mu.
 func (t *nodeTable) removeAt(n *node, at place) {
+	t.unindex(n, at)
+	t.reap(at.parent)
+}
+
+// unindex takes n out of the index alone. The caller holds mu.
+func (t *nodeTable) unindex(n *node, at place) {
 	list := t.at[at]
 	for i, m := range list {
 		if m == n {
@@ -38,7 +45,6 @@ func (t *nodeTable) removeAt(n *node, at place) {
 		t.at[at] = list
 	}
 	at.parent.kids--
-	t.reap(at.parent)
 }
 
 // leave takes the place at from n; a further name takes over, or n is gone.

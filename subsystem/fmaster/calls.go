@@ -336,7 +336,7 @@ func (c *caller) call(via path, op fsyscall.Op, m, reply fsyscall.Message) resul
 	c.begin(via, op, m, &pendingCall{reply: reply, done: func(h fsyscall.Header, _ error) {
 		ch <- result{syscall.Errno(h.Errno), h.Leased}
 	}})
-	defer c.stats.wait(op)()
+	defer c.stats.wait()()
 	return <-ch
 }
 
@@ -347,7 +347,7 @@ func (c *caller) callInterruptible(cancel <-chan struct{}, via path, op fsyscall
 	tag := c.begin(via, op, m, &pendingCall{reply: reply, done: func(h fsyscall.Header, _ error) {
 		ch <- result{syscall.Errno(h.Errno), h.Leased}
 	}})
-	defer c.stats.wait(op)()
+	defer c.stats.wait()()
 	select {
 	case r := <-ch:
 		return r
@@ -436,7 +436,7 @@ func (c *caller) barrier(ctx context.Context) error {
 	c.begin(ordered, fsyscall.OpBarrier, &fsyscall.Empty{}, &pendingCall{reply: &fsyscall.Empty{}, done: func(h fsyscall.Header, _ error) {
 		ch <- result{errno: syscall.Errno(h.Errno)}
 	}})
-	defer c.stats.wait(fsyscall.OpBarrier)()
+	defer c.stats.wait()()
 	select {
 	case r := <-ch:
 		if !r.ok() {

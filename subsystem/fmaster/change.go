@@ -123,9 +123,6 @@ func (s *Server) distrust(n *node) {
 	s.dataChanged(n)
 }
 
-// tell returns n's late error to a program.
-func (s *Server) tell(n *node) syscall.Errno { return n.err }
-
 // entered notes that dir's entries changed.
 func (s *Server) entered(dir *node) {
 	dir.gen++

@@ -84,7 +84,7 @@ func (s *Server) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n.err != 0 {
-		return fuse.Status(s.tell(n))
+		return fuse.Status(n.err)
 	}
 	return fuse.Status(res.errno)
 }
@@ -119,7 +119,7 @@ func (s *Server) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	s.unlockOwner(f, in.LockOwner)
 	s.sendTimes(f)
 	if f.node.err != 0 {
-		return fuse.Status(s.tell(f.node))
+		return fuse.Status(f.node.err)
 	}
 	return fuse.OK
 }

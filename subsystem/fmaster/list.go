@@ -272,7 +272,7 @@ func (s *Server) snapshot(h *dirHandle) syscall.Errno {
 		}
 		s.wanted(n)
 		s.mu.Unlock()
-		done := s.stats.wait(fsyscall.OpList)
+		done := s.stats.wait()
 		l := <-ch
 		done()
 		s.mu.Lock()

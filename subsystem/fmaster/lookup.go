@@ -95,7 +95,7 @@ func (s *Server) find(dir *node, name string) (*node, syscall.Errno) {
 func (s *Server) awaitListing(d *dirState) {
 	ready := d.listing
 	s.mu.Unlock()
-	done := s.stats.wait(fsyscall.OpList)
+	done := s.stats.wait()
 	<-ready
 	done()
 	s.mu.Lock()

@@ -69,7 +69,7 @@ func (s *Server) awaitOpen(f *file) {
 		return
 	}
 	s.mu.Unlock()
-	done := s.stats.wait(fsyscall.OpOpen)
+	done := s.stats.wait()
 	<-f.answered
 	done()
 	s.mu.Lock()
@@ -129,7 +129,7 @@ func (s *Server) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fus
 		return fuse.Status(syscall.EACCES)
 	}
 	if n.err != 0 {
-		return fuse.Status(s.tell(n))
+		return fuse.Status(n.err)
 	}
 	f := &file{id: s.newFileID(), node: n, flags: wireFlags(in.Flags)}
 	mask := wants(in.Flags)
@@ -268,7 +268,7 @@ func (s *Server) openNow(f *file, mask uint8) syscall.Errno {
 		return errno
 	}
 	s.mu.Unlock()
-	done := s.stats.wait(fsyscall.OpOpen)
+	done := s.stats.wait()
 	errno := <-ch
 	done()
 	s.mu.Lock()

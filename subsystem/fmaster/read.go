@@ -67,7 +67,7 @@ func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 		case <-inline:
 		default:
 			s.mu.Unlock()
-			done := s.stats.wait(fsyscall.OpOpen)
+			done := s.stats.wait()
 			<-inline
 			done()
 			s.mu.Lock()
@@ -224,7 +224,7 @@ func (s *Server) gather(parts []*part, buf []byte, off uint64) (int, syscall.Err
 		select {
 		case <-p.ready:
 		default:
-			done := s.stats.wait(fsyscall.OpRead)
+			done := s.stats.wait()
 			<-p.ready
 			done()
 		}

@@ -97,9 +97,6 @@ type Server struct {
 
 	notify  *notifier
 	fuseSrv *fuse.Server
-	done    chan struct{} // closed by Close
-	close   sync.Once
-	wg      sync.WaitGroup
 }
 
 // New makes a Server for a session; Serve starts it.
@@ -114,7 +111,6 @@ func New(cfg Config) *Server {
 		files:         make(map[fsyscall.FileID]*file),
 		dirs:          make(map[uint64]*dirHandle),
 		lastNode:      uint64(fsyscall.RootNode),
-		done:          make(chan struct{}),
 	}
 	s.content.limit = contentLimit
 	s.content.gone = s.unguess
@@ -196,13 +192,11 @@ func panicSite() string {
 
 // Close ends the service: what waits for the client fails with EIO, and what
 // the kernel still asks is not answered any more. The mount itself is the
-// namespace's to remove. Close waits for the Server's goroutines; the streams
-// of the link must end soon after (see relay.Link.Close).
+// namespace's to remove. Close waits for the notifier; the
+// goroutines that use the link end with it (see relay.Link.Close).
 func (s *Server) Close() error {
-	s.close.Do(func() { close(s.done) })
 	s.calls.stop(errClosed)
 	s.notify.stop()
-	s.wg.Wait()
 	return nil
 }
 

@@ -33,7 +33,7 @@ func (c *counters) call(op fsyscall.Op) { c.byOp[op].Add(1) }
 
 // wait counts a wait for the client; the function returned ends it. Waits that
 // overlap count as one round trip: they cost the time of one.
-func (c *counters) wait(fsyscall.Op) func() {
+func (c *counters) wait() func() {
 	c.mu.Lock()
 	if c.waiting == 0 {
 		c.waits.Add(1)

@@ -41,7 +41,7 @@ func (s *Server) write(in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	case f == nil:
 		errno = syscall.EBADF
 	case f.node.err != 0:
-		errno = s.tell(f.node)
+		errno = f.node.err
 	default:
 		if errno = s.ensureRemote(f); errno == 0 {
 			s.orderedFile(f)
@@ -156,7 +156,7 @@ func (s *Server) setAttrOf(n *node, in *fuse.SetAttrIn) syscall.Errno {
 	case n.synthetic, n.attr.Flags&fsyscall.AttrReadOnly != 0 && n.stdio == nil:
 		return syscall.EROFS
 	case n.err != 0:
-		return s.tell(n)
+		return n.err
 	}
 	req := s.setRequest(n, in)
 	via := ordered
