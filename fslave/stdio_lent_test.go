@@ -31,8 +31,14 @@ func lentPair(t *testing.T) (*Lent, func(packet []byte, fds ...int) byte) {
 		if err := unix.Sendmsg(pair[0], packet, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL); err != nil {
 			t.Fatal(err)
 		}
+		// A read with a timeout is not restarted after a signal, and Go's
+		// scheduler sends itself signals (signal(7)).
 		answer := []byte{0xff}
-		if n, err := unix.Read(pair[0], answer); n != 1 || err != nil {
+		n, err := unix.Read(pair[0], answer)
+		for err == unix.EINTR {
+			n, err = unix.Read(pair[0], answer)
+		}
+		if n != 1 || err != nil {
 			t.Fatalf("no answer: %d, %v", n, err)
 		}
 		return answer[0]
