@@ -179,6 +179,9 @@ func ancestorPolling() map[string]check {
 	poll := func(t *testing.T, timeout int, fds ...unix.PollFd) []unix.PollFd {
 		t.Helper()
 		_, err := unix.Poll(fds, timeout)
+		for err == unix.EINTR { // never restarted: signal(7)
+			_, err = unix.Poll(fds, timeout)
+		}
 		must(t, err)
 		return fds
 	}
@@ -236,6 +239,10 @@ func ancestorPolling() map[string]check {
 			var set unix.FdSet
 			set.Set(f)
 			n, err := unix.Select(f+1, &set, nil, nil, &unix.Timeval{Sec: 5})
+			for err == unix.EINTR {
+				set.Set(f)
+				n, err = unix.Select(f+1, &set, nil, nil, &unix.Timeval{Sec: 5})
+			}
 			must(t, err)
 			if n != 1 || !set.IsSet(f) {
 				t.Errorf("%d ready", n)
