@@ -15,7 +15,10 @@ COMMANDS = nexec nexecd nexec-server fslave
 # Static binaries without cgo; -trimpath keeps the builder's paths out of them.
 # Without a readable repository (another owner's, a tarball) there is no version.
 BUILDVCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false)
-GOBUILD   = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(BUILDVCS) -ldflags '-s -w'
+# nexec starts at an entry of its own, which sees what the runtime would hide:
+# see client/startup.
+GOBUILD   = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(BUILDVCS) -ldflags '-s -w' \
+            -ldflags 'github.com/SumiTomohiko/nexec/cmd/nexec=-s -w -E nexec_entry'
 
 # Packages with unit tests: all but the end-to-end tests, which need the
 # binaries and run twice, as root and as an ordinary user.

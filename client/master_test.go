@@ -111,7 +111,7 @@ func (s *stay) run(stdin int, argv ...string) (*fsyscall.Exit, fsyscall.ExecRepl
 	if stdin < 0 {
 		fds[0] = s.null
 	}
-	c, err := sess.Exec(&fsyscall.Exec{Argv: argv, Cwd: "/"}, classify(fds, TerminalAuto), fds, newTerminal(-1, false))
+	c, err := sess.Exec(&fsyscall.Exec{Argv: argv, Cwd: "/"}, classify(fds, [3]bool{}, TerminalAuto), fds, newTerminal(-1, false))
 	if err != nil {
 		sess.Close()
 		return nil, fsyscall.ExecReply{}, err

@@ -61,6 +61,7 @@ type run struct {
 	self    self
 	cwd     string
 	fds     [3]int
+	closed  [3]bool // when nexec was started
 	stdio   *stdioSet
 	tty     *terminal
 	signals chan os.Signal
@@ -88,7 +89,7 @@ const (
 // process's signals and standard streams.
 func Run(ctx context.Context, cfg Config) Result {
 	r := &run{
-		cfg: cfg, fds: [3]int{0, 1, 2}, began: time.Now(),
+		cfg: cfg, fds: [3]int{0, 1, 2}, closed: closedStreams(), began: time.Now(),
 		tty:     newTerminal(-1, false),
 		signals: make(chan os.Signal, 64), // bursts; the loop never waits long
 	}
@@ -106,7 +107,7 @@ func (r *run) start(ctx context.Context) error {
 	}
 	r.cfg.Session.Prefetch = r.cwd
 	// Only to know the files: the rest may yet be refined.
-	r.stdio = classify(r.fds, TerminalAuto)
+	r.stdio = classify(r.fds, r.closed, TerminalAuto)
 	if err := r.connect(ctx); err != nil {
 		return err
 	}
@@ -130,8 +131,9 @@ func (r *run) prepare() (*fsyscall.Exec, error) {
 		if err := nullInput(r.fds[0]); err != nil {
 			return nil, err
 		}
+		r.closed[0] = false
 	}
-	r.stdio = classify(r.fds, r.cfg.Terminal)
+	r.stdio = classify(r.fds, r.closed, r.cfg.Terminal)
 	if r.stdio.hasTerminal() {
 		r.tty = newTerminal(r.stdio.tty, r.wantsRaw())
 	}

@@ -27,12 +27,16 @@ func inspectSelf() (self, error) {
 	if err != nil {
 		return self{}, fmt.Errorf("cannot read the umask: %w", err)
 	}
-	return parseSelf(b)
+	s, err := parseSelf(b)
+	if startup.Entered() {
+		s.ignored = startup.Ignored()
+	}
+	return s, err
 }
 
 // parseSelf reads /proc/self/status. The set of ignored signals there lacks
 // those that Go's runtime caught before main ran; HUP and INT, which nohup and
-// shells ignore, are not among them.
+// shells ignore, are not among them. [startup.Ignored] knows all of them.
 func parseSelf(status []byte) (self, error) {
 	var s self
 	found := 0

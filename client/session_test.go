@@ -106,7 +106,7 @@ func runCommand(t *testing.T, server clienttest.Server, argv ...string) (*fsysca
 	}()
 	null := mustOpen(t, "/dev/null", unix.O_RDWR)
 	fds := [3]int{null, null, null}
-	c, err := s.Exec(&fsyscall.Exec{Argv: argv, Cwd: "/"}, classify(fds, TerminalAuto), fds, newTerminal(-1, false))
+	c, err := s.Exec(&fsyscall.Exec{Argv: argv, Cwd: "/"}, classify(fds, [3]bool{}, TerminalAuto), fds, newTerminal(-1, false))
 	if err != nil {
 		return nil, err
 	}

@@ -30,10 +30,13 @@ func forwarded() []unix.Signal {
 }
 
 // catch starts delivering sigs to ch, except those that were ignored when the
-// process started: they stay ignored.
+// process started: they stay ignored, or are again where Go's runtime caught
+// them.
 func (s self) catch(ch chan os.Signal, sigs []unix.Signal) {
 	for _, sig := range sigs {
-		if !s.ignores(sig) {
+		if s.ignores(sig) {
+			signal.Ignore(sig)
+		} else {
 			signal.Notify(ch, sig)
 		}
 	}

@@ -3,6 +3,7 @@ package client
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/SumiTomohiko/nexec/client/startup"
 	"github.com/SumiTomohiko/nexec/fsyscall"
 )
 
@@ -39,12 +40,24 @@ func (s *stdioSet) hasTerminal() bool {
 	return s.terminal(0) || s.terminal(1) || s.terminal(2)
 }
 
+// closedStreams tells which standard streams nexec was started without. Go's
+// runtime has put /dev/null in their places.
+func closedStreams() (closed [3]bool) {
+	for slot := range closed {
+		closed[slot] = startup.Closed(slot)
+	}
+	return closed
+}
+
 // classify finds out what the standard streams are. fds are the descriptors
-// that stand for slots 0 to 2.
-func classify(fds [3]int, use TerminalUse) *stdioSet {
+// that stand for slots 0 to 2, some of which the command is not to have.
+func classify(fds [3]int, closed [3]bool, use TerminalUse) *stdioSet {
 	s := &stdioSet{tty: -1}
 	var st [3]unix.Stat_t
 	for slot, fd := range fds {
+		if closed[slot] {
+			fd = -1
+		}
 		s.wire[slot] = classifyOne(fd, &st[slot])
 		w := &s.wire[slot]
 		if w.Kind == fsyscall.StdioTerminal {

@@ -72,7 +72,7 @@ func TestClassifyKinds(t *testing.T) {
 		{int(tty.Fd()), fsyscall.Stdio{Kind: fsyscall.StdioTerminal, Flags: fsyscall.OpenReadWrite}},
 	} {
 		c.want.DupOf = -1
-		s := classify([3]int{c.fd, -1, -1}, TerminalAuto)
+		s := classify([3]int{c.fd, -1, -1}, [3]bool{}, TerminalAuto)
 		if s.wire[0] != c.want {
 			t.Errorf("descriptor %d: %+v, want %+v", c.fd, s.wire[0], c.want)
 		}
@@ -83,10 +83,10 @@ func TestClassifyKinds(t *testing.T) {
 		}
 	}
 	three := [3]int{int(tty.Fd()), w, int(tty.Fd())}
-	if s := classify(three, TerminalNone); s.hasTerminal() || s.tty != -1 || s.wire[0].Kind != fsyscall.StdioStreamed {
+	if s := classify(three, [3]bool{}, TerminalNone); s.hasTerminal() || s.tty != -1 || s.wire[0].Kind != fsyscall.StdioStreamed {
 		t.Errorf("without a terminal: %+v", s)
 	}
-	if s := classify(three, TerminalForced); !s.terminal(0) || !s.terminal(1) || !s.terminal(2) || s.tty != three[0] {
+	if s := classify(three, [3]bool{}, TerminalForced); !s.terminal(0) || !s.terminal(1) || !s.terminal(2) || s.tty != three[0] {
 		t.Errorf("with a forced terminal: %+v", s)
 	}
 }
@@ -110,7 +110,7 @@ func TestDuplicates(t *testing.T) {
 		{"one pipe", [3]int{r, w, mustDup(t, w)}, [3]int32{-1, -1, 1}},
 		{"both ends of a pipe", [3]int{r, w, w2}, [3]int32{-1, -1, -1}},
 	} {
-		s := classify(c.fds, TerminalAuto)
+		s := classify(c.fds, [3]bool{}, TerminalAuto)
 		for slot, want := range c.want {
 			if got := s.wire[slot].DupOf; got != want {
 				t.Errorf("%s: stream %d is a duplicate of %d, want %d", c.name, slot, got, want)

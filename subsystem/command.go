@@ -1,6 +1,7 @@
 package subsystem
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -168,7 +169,7 @@ func (c *command) start() (fsyscall.ExecStage, fsyscall.Errno) {
 		return fsyscall.ExecDenied, errno
 	}
 	c.exec.Env = s.environment(c.exec, requested)
-	order := namespace.Command{Exec: c.exec, Path: s.login.path, Shell: s.login.shell}
+	order := namespace.Command{Exec: c.exec, Path: cmp.Or(lookup(c.exec.Env, "PATH"), s.login.path), Shell: s.login.shell}
 	if err := c.makeStreams(&order); err != nil {
 		return fsyscall.ExecStdio, errnoOf(err)
 	}

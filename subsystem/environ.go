@@ -39,7 +39,8 @@ type login struct {
 // environment returns a command's environment: the client's, with what belongs
 // to the server put in its place.
 //
-//   - PATH is the server's;
+//   - PATH is the server's, unless the client sends one: it does so where
+//     applications are its own, or where its user asked for that with -e;
 //   - USER and LOGNAME name the account that the command runs as, and so agree
 //     with id(1) and /etc/passwd; HOME stays the client's, where its files are;
 //   - SHELL stays the client's where the view has that program, else it is the
@@ -50,7 +51,10 @@ func (s *session) environment(x *fsyscall.Exec, requested []string) []string {
 	if s.policy.restricts() {
 		env = harmless(env)
 	}
-	own := map[string]string{"PATH": s.login.path, "USER": s.login.name, "LOGNAME": s.login.name}
+	own := map[string]string{"USER": s.login.name, "LOGNAME": s.login.name}
+	if lookup(env, "PATH") == "" {
+		own["PATH"] = s.login.path
+	}
 	switch {
 	case s.policy.ForcedCommand != "":
 		own["HOME"] = noHome

@@ -114,7 +114,8 @@ func TestEnvironment(t *testing.T) {
 		login: login{name: "bob", shell: "/bin/sh", path: "/server/bin"},
 	}
 	for _, c := range []struct{ name, in, want string }{
-		{"client's values", "PATH=/c HOME=/home/a USER=alice LOGNAME=alice SHELL=/bin/sh X=1", "HOME=/home/a SHELL=/bin/sh X=1 EXTRA=1 LOGNAME=bob PATH=/server/bin USER=bob"},
+		{"client's values", "HOME=/home/a USER=alice LOGNAME=alice SHELL=/bin/sh X=1", "HOME=/home/a SHELL=/bin/sh X=1 EXTRA=1 LOGNAME=bob PATH=/server/bin USER=bob"},
+		{"client's PATH", "PATH=/c HOME=/h SHELL=/bin/sh", "PATH=/c HOME=/h SHELL=/bin/sh EXTRA=1 LOGNAME=bob USER=bob"},
 		{"nothing", "", "EXTRA=1 HOME=/home/u LOGNAME=bob PATH=/server/bin SHELL=/bin/sh USER=bob"},
 		{"a shell that the server lacks", "HOME=/h SHELL=/usr/bin/no-such-shell", "HOME=/h EXTRA=1 LOGNAME=bob PATH=/server/bin SHELL=/bin/sh USER=bob"},
 		{"a shell in the client's home", "HOME=/h SHELL=/home/a/sh", "HOME=/h SHELL=/home/a/sh EXTRA=1 LOGNAME=bob PATH=/server/bin USER=bob"},

@@ -236,7 +236,7 @@ func next[T fsyscall.Message](c *client) T {
 func request(cmd uint32, argv ...string) *fsyscall.Exec {
 	streamed := fsyscall.Stdio{Kind: fsyscall.StdioStreamed, DupOf: -1}
 	return &fsyscall.Exec{
-		Cmd: cmd, Argv: argv, Env: []string{"PATH=/client/bin", "HOME=/home/u"}, Cwd: "/home/u", Umask: 0o22,
+		Cmd: cmd, Argv: argv, Env: []string{"HOME=/home/u"}, Cwd: "/home/u", Umask: 0o22,
 		Stdio: [3]fsyscall.Stdio{{Kind: fsyscall.StdioNull, DupOf: -1}, streamed, streamed},
 	}
 }
@@ -325,6 +325,7 @@ func TestFailuresToStart(t *testing.T) {
 	c := open(t, Options{})
 	os.WriteFile(c.dir+"/home/u/data", []byte("x"), 0o644)
 	os.WriteFile(c.dir+"/home/u/noformat", []byte("echo by sh $0 $1\n"), 0o755)
+	os.WriteFile(c.dir+"/home/u/foreign", []byte("\x7fELF\x02\x01\x01\x00"), 0o755)
 	os.WriteFile(c.dir+"/home/u/nointerp", []byte("#!/no/such\n"), 0o755)
 	for i, tc := range []struct {
 		argv  []string
@@ -337,6 +338,7 @@ func TestFailuresToStart(t *testing.T) {
 		{[]string{""}, "/", fsyscall.ExecProgram, unix.ENOENT},
 		{[]string{"./data"}, "/home/u", fsyscall.ExecProgram, unix.EACCES},
 		{[]string{"/home/u"}, "/", fsyscall.ExecProgram, unix.EACCES},
+		{[]string{"./foreign"}, "/home/u", fsyscall.ExecProgram, unix.ENOEXEC},
 		{[]string{"./nointerp"}, "/home/u", fsyscall.ExecProgram, unix.ELIBACC},
 		{[]string{"true"}, "/no/such", fsyscall.ExecCwd, unix.ENOENT},
 		{[]string{"true"}, "/home/u/data", fsyscall.ExecCwd, unix.ENOTDIR},

@@ -21,9 +21,13 @@ type conversation struct {
 	out *bufio.Reader
 }
 
+// converseFor bounds a whole conversation: twelve rounds of the stress test
+// without any cache take minutes on a machine that has other things to do.
+const converseFor = 10 * time.Minute
+
 func (s *site) converse(t testing.TB, options ...string) *conversation {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), converseFor)
 	c := &conversation{t: t, cmd: s.Nexec(ctx, append(options, "box", "sh")...)}
 	var err error
 	if c.in, err = c.cmd.StdinPipe(); err != nil {

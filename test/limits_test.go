@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/SumiTomohiko/nexec/test/harness"
 )
 
 // TestLargeExec has an environment and arguments near and over what one
@@ -42,6 +44,20 @@ func TestLargeExec(t *testing.T) {
 	// A script of the server that exceeds its own limit hears so.
 	if got := s.sh(t, `/bin/echo "$(head -c 3000000 /dev/zero | tr '\0' x)" 2>&1 | tail -c 40 || true`); !strings.Contains(got, "too long") {
 		t.Errorf("an argument of 3 MB: %q", got)
+	}
+}
+
+// TestAsRootHardLimits has a server that allows less than the client asks for:
+// the command gets what there is.
+func TestAsRootHardLimits(t *testing.T) {
+	s := newSite(t)
+	o := harness.ServerOptions{Alias: "small", Script: serverScript(s.Client) + "ulimit -n 300; ulimit -s 4096; ulimit -c 0"}
+	if _, err := s.StartNexecd(o); err != nil {
+		t.Fatal(err)
+	}
+	r := s.run(t, "", "-l", "ann", "small", "sh", "-c", "ulimit -S -n; ulimit -H -n; ulimit -H -s; ulimit -H -c")
+	if r.code != 0 || r.out != "300\n300\n4096\n0\n" || r.err != "" {
+		t.Error(r)
 	}
 }
 

@@ -241,8 +241,10 @@ func (s speaker) execFailed(e *client.ExecError) (int, string) {
 func (s speaker) programFailed(e *client.ExecError, name string) (int, string) {
 	host := printable(s.host)
 	switch {
+	case e.Errno == unix.ELIBACC:
+		return statusNotFound, fmt.Sprintf("%s: the interpreter or dynamic loader that it names is missing on %s; install it there, or see --apps and --local", name, host)
 	case e.Errno == unix.ENOENT && strings.Contains(e.Name, "/"):
-		return statusNotFound, fmt.Sprintf("%s: no such command, or its interpreter is missing; %s", name, s.hint(e.Name))
+		return statusNotFound, fmt.Sprintf("%s: no such command; %s", name, s.hint(e.Name))
 	case e.Errno == unix.ENOENT:
 		return statusNotFound, fmt.Sprintf("%s: no such command on %s; install it there, or give its path", name, host)
 	case e.Errno == unix.E2BIG:

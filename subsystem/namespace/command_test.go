@@ -249,6 +249,16 @@ func TestUmaskAndLimits(t *testing.T) {
 	if out, _ := s.output(x); out != "1024\n" {
 		t.Errorf("files when the client does not say: %q", out)
 	}
+	// More than this machine allows anybody: as much as there is.
+	var here unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &here); err != nil {
+		t.Fatal(err)
+	}
+	x = request("sh", "-c", "ulimit -S -n; ulimit -H -n")
+	x.Limits = []fsyscall.Rlimit{{Resource: unix.RLIMIT_NOFILE, Cur: 1<<64 - 1, Max: 1<<64 - 1}}
+	if out, ev := s.output(x); out != fmt.Sprintf("%d\n%d\n", here.Max, here.Max) {
+		t.Errorf("limits above the server's %d: %q, %+v", here.Max, out, ev)
+	}
 }
 
 func TestStandardFiles(t *testing.T) {

@@ -184,6 +184,9 @@ func (st *stage) execute() error {
 		errno := execve(p, st.argv, st.envp)
 		switch errno {
 		case syscall.ENOEXEC:
+			if binary, errno := looksBinary(p); binary || errno != 0 {
+				return syscall.ENOEXEC
+			}
 			st.script[1] = p
 			errno = execve(st.shell, st.script, st.envp)
 			return errno
@@ -249,8 +252,31 @@ func execve(path *byte, argv, envp []*byte) syscall.Errno {
 	return errno
 }
 
+// looksBinary tells whether a file is rather a program for another machine than
+// a script that lacks its first line: as shells decide it, by a zero byte in
+// its first line.
+func looksBinary(path *byte) (bool, syscall.Errno) {
+	fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT, atCwd, uintptr(unsafe.Pointer(path)), unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
+	if errno != 0 {
+		return false, errno
+	}
+	var head [128]byte
+	n, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&head)), unsafe.Sizeof(head))
+	unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
+	if errno != 0 {
+		return false, errno
+	}
+	for _, c := range head[:n] {
+		if c == 0 || c == '\n' {
+			return c == 0, 0
+		}
+	}
+	return false, 0
+}
+
+const atCwd = ^uintptr(99) // AT_FDCWD, -100
+
 func exists(path *byte) bool {
-	const atCwd = ^uintptr(99) // AT_FDCWD, -100
 	_, _, errno := unix.RawSyscall(unix.SYS_FACCESSAT, atCwd, uintptr(unsafe.Pointer(path)), 0)
 	return errno == 0
 }
