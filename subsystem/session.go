@@ -47,6 +47,8 @@ type Files interface {
 	Stats() []byte
 	// Close fails what waits for the client.
 	Close() error
+	// Wait, after Close and the end of the link, waits for what used the link.
+	Wait()
 }
 
 // FilesConfig is what Files needs to know.
@@ -272,6 +274,9 @@ func (s *session) takeDown(err error) bool {
 	s.wg.Wait()
 	if s.served != nil {
 		awaitUnmount(s.served)
+	}
+	if s.files != nil {
+		s.files.Wait()
 	}
 	return true
 }

@@ -43,6 +43,8 @@ type localFiles struct {
 
 	mu     sync.Mutex
 	synced int
+	waited int  // calls of Wait
+	early  bool // one of them came before the end of the link
 }
 
 func (f *localFiles) Serve(dev *os.File) error {
@@ -93,6 +95,12 @@ func (f *localFiles) StdioPath(cmd uint32, slot int) string {
 func (f *localFiles) Prepare(string) {}
 func (f *localFiles) Stats() []byte  { return []byte("stats\n") }
 func (f *localFiles) Close() error   { return nil }
+func (f *localFiles) Wait() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waited++
+	f.early = f.early || f.cfg.Link.Err() == nil
+}
 func (f *localFiles) Sync(context.Context) ([]fsyscall.LostWrite, int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -185,6 +193,9 @@ func (c *client) hangUp() {
 	select {
 	case err := <-c.ended:
 		c.ended <- err
+		if c.files.early || c.files.waited > 1 {
+			c.t.Errorf("the files were waited for %d times, before the link's end: %v", c.files.waited, c.files.early)
+		}
 	case <-time.After(5 * time.Second):
 		c.t.Error("the server's side is still there 5 s after the link's end")
 	}
@@ -290,6 +301,9 @@ func TestCommand(t *testing.T) {
 	out, _, exit = c.run(request(1, "sh", "-c", "kill -TERM $$"))
 	if exit.Signal != uint8(unix.SIGTERM) || exit.Code != 0 || out != "" {
 		t.Errorf("%q, %+v", out, exit)
+	}
+	if c.hangUp(); c.files.waited != 1 {
+		t.Errorf("the files were waited for %d times", c.files.waited)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -120,13 +121,41 @@ func newWorld(t *testing.T, opts ...option) *world {
 		if err := <-served; err != nil {
 			t.Error("serve: ", err)
 		}
-		serverLink.Close()
+		checkWait(t, w.srv, serverLink)
 		clientLink.Close()
 		near.Close()
 		<-spliced
 		<-slaveDone
 	})
 	return w
+}
+
+// checkWait ends a link and wants Wait to last as long as something uses it.
+func checkWait(t *testing.T, srv *fmaster.Server, link *relay.Link) {
+	waited := make(chan struct{})
+	go func() { srv.Wait(); close(waited) }()
+	select {
+	case <-waited:
+		t.Error("Wait returned while the link was there to be read")
+	case <-time.After(20 * time.Millisecond):
+	}
+	link.Close()
+	select {
+	case <-waited:
+	case <-time.After(20 * time.Second):
+		t.Fatal("Wait does not return after the end of the link")
+	}
+	// What has called Done may have an instruction or two left.
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		stacks := make([]byte, 1<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		if !strings.Contains(string(stacks), "fmaster.(*caller)") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("goroutines are left:\n%s", stacks)
+		}
+	}
 }
 
 // sh runs a script in the mount and returns its output.

@@ -192,13 +192,18 @@ func panicSite() string {
 
 // Close ends the service: what waits for the client fails with EIO, and what
 // the kernel still asks is not answered any more. The mount itself is the
-// namespace's to remove. Close waits for the notifier; the
-// goroutines that use the link end with it (see relay.Link.Close).
+// namespace's to remove. Close waits for the notifier; the goroutines that use
+// the link end with it, and Wait waits for them.
 func (s *Server) Close() error {
 	s.calls.stop(errClosed)
 	s.notify.stop()
 	return nil
 }
+
+// Wait returns when nothing of the Server uses the link any more. It must be
+// called after the end of the link (see relay.Link.Close), and after Serve has
+// returned or was given up.
+func (s *Server) Wait() { s.calls.wg.Wait() }
 
 var errClosed = errors.New("the session has ended")
 
