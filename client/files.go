@@ -38,6 +38,10 @@ const (
 	// filesGrace is how long fslave may take to end after end of file: it
 	// has answered everything by then.
 	filesGrace = 2 * time.Second
+	// filesBuffer is what the socket to fslave should hold: a few answers of
+	// the largest read, so that fslave works on while one is passed on. The
+	// kernel grants an ordinary user what net.core.wmem_max says.
+	filesBuffer = 1 << 20
 )
 
 // filesEnv are the variables that fslave gets: what decides which of the
@@ -47,8 +51,8 @@ var filesEnv = [...]string{"HOME", "USER", "LOGNAME", "PWD", "TMPDIR", "XDG_CONF
 // fileService is the process that serves the user's files.
 type fileService struct {
 	cmd  *exec.Cmd
-	conn *os.File // our end of its socketpair
-	lent *lender  // nil unless Files.Lend
+	conn *relay.Pipes
+	lent *lender // nil unless Files.Lend
 	line func(string)
 
 	wg     sync.WaitGroup
@@ -68,14 +72,10 @@ func startFiles(cfg Files, stdio map[int]int) (*fileService, error) {
 			return nil, err
 		}
 	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err == nil {
-		err = unix.SetNonblock(pair[0], true) // so that Close ends a Read
-	}
+	ours, theirs, err := filesSocket()
 	if err != nil {
-		return nil, fmt.Errorf("cannot make a socketpair: %w", err)
+		return nil, err
 	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "fslave"), os.NewFile(uintptr(pair[1]), "fslave")
 	defer theirs.Close()
 	errRead, errWrite, err := os.Pipe()
 	if err != nil {
@@ -110,6 +110,27 @@ func startFiles(cfg Files, stdio map[int]int) (*fileService, error) {
 		close(f.ended)
 	})
 	return f, nil
+}
+
+// filesSocket returns both ends of a socketpair. A socket is faster than two
+// pipes of the same size: 1 GiB took 6.1 s of processor time in all processes
+// where pipes took 7.0.
+func filesSocket() (ours *relay.Pipes, theirs *os.File, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot make a socketpair: %w", err)
+	}
+	for _, fd := range pair {
+		for _, opt := range []int{unix.SO_SNDBUF, unix.SO_RCVBUF} {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt, filesBuffer) // a wish
+		}
+	}
+	file, theirs := os.NewFile(uintptr(pair[0]), "fslave"), os.NewFile(uintptr(pair[1]), "fslave")
+	if ours, err = relay.NewPipes(file, file); err != nil {
+		closeAll([]*os.File{file, theirs})
+		return nil, nil, err
+	}
+	return ours, theirs, nil
 }
 
 // inherit adds the files among the standard streams, as --stdio SLOT=FD.

@@ -77,8 +77,9 @@ const (
 	// frames are made when it is known how long they should be, and memory is
 	// taken by what is under way only.
 	queueAhead = 1 << 20
-	// readBuffer: one system call for several frames.
-	readBuffer = 256 << 10
+	// readBuffer: one system call for a hundred small frames. The rest of a
+	// large one is read straight to where it stays, and so not copied.
+	readBuffer = 16 << 10
 	// ackEvery is how much may arrive before it is acknowledged unasked.
 	ackEvery = 64 << 10
 	// slowRate, in bytes per second: below it bulk frames have slowPayload

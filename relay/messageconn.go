@@ -19,18 +19,26 @@ type MessageConn struct {
 
 	waiting atomic.Int32 // writers that are before mu or about to be
 	mu      sync.Mutex
-	bw      *bufio.Writer // its first error sticks
+	out     []byte   // small messages that wait for another's write
+	vector  [][]byte // for flush
+	err     error    // the first error of a write
 }
 
-// messageBuffer holds many small messages or part of a large one.
-const messageBuffer = 128 << 10
+const (
+	// inBuffer holds many small messages; the rest of a large one is read
+	// straight into its buffer.
+	inBuffer = 16 << 10
+	// outBuffer holds the small messages that wait for others' writes.
+	outBuffer = 128 << 10
+	// largePart is what is written from where it is rather than copied.
+	largePart = 32 << 10
+)
 
 // NewMessageConn returns a connection over rw.
 func NewMessageConn(rw io.ReadWriter) *MessageConn {
 	return &MessageConn{
 		rw: rw,
-		br: bufio.NewReaderSize(rw, messageBuffer),
-		bw: bufio.NewWriterSize(rw, messageBuffer),
+		br: bufio.NewReaderSize(rw, inBuffer),
 	}
 }
 
@@ -72,17 +80,50 @@ func (c *MessageConn) WriteMessage(parts ...[]byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	last := c.waiting.Add(-1) == 0
-	var length [4]byte
-	binary.LittleEndian.PutUint32(length[:], uint32(n))
-	c.bw.Write(length[:])
+	if len(c.out)+4+n > outBuffer && n < largePart {
+		c.flush()
+	}
+	c.out = binary.LittleEndian.AppendUint32(c.out, uint32(n))
+	if n >= largePart {
+		c.flush(parts...)
+		return c.err
+	}
 	for _, p := range parts {
-		c.bw.Write(p)
+		c.out = append(c.out, p...)
 	}
 	if last {
-		return c.bw.Flush()
+		c.flush()
 	}
-	_, err := c.bw.Write(nil)
-	return err
+	return c.err
+}
+
+// flush writes what waits, and parts after it from where they are. c.mu is
+// held.
+func (c *MessageConn) flush(parts ...[]byte) {
+	all := append(append(c.vector[:0], c.out), parts...)
+	c.out = c.out[:0]
+	if c.err == nil {
+		c.err = writeAll(c.rw, all)
+	}
+	clear(all)
+	c.vector = all
+}
+
+// vectorWriter is a byte stream that takes several buffers in one system call.
+type vectorWriter interface {
+	writeVector(parts [][]byte) error
+}
+
+func writeAll(w io.Writer, parts [][]byte) error {
+	if v, ok := w.(vectorWriter); ok && len(parts) > 1 {
+		return v.writeVector(parts)
+	}
+	for _, p := range parts {
+		if _, err := w.Write(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // CloseWrite tells the other end that nothing follows, where the byte stream

@@ -81,6 +81,59 @@ func useUp(f *os.File) error {
 func (p *Pipes) Read(b []byte) (int, error)  { return p.r.Read(b) }
 func (p *Pipes) Write(b []byte) (int, error) { return p.w.Write(b) }
 
+func (p *Pipes) writeVector(parts [][]byte) error { return writeVector(p.w, parts) }
+
+// BlockingPipes is a byte stream of two files that are read and written as
+// they are: for a program whose only way to end is that its input does, which
+// spares it the poller between itself and the kernel.
+type BlockingPipes struct{ R, W *os.File }
+
+func (p BlockingPipes) Read(b []byte) (int, error)  { return p.R.Read(b) }
+func (p BlockingPipes) Write(b []byte) (int, error) { return p.W.Write(b) }
+
+func (p BlockingPipes) writeVector(parts [][]byte) error { return writeVector(p.W, parts) }
+
+// writeVector writes the parts, which it uses up, in as few system calls as
+// the file allows.
+func writeVector(f *os.File, parts [][]byte) error {
+	c, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	write := func(fd uintptr) (done bool) {
+		for {
+			for len(parts) > 0 && len(parts[0]) == 0 {
+				parts = parts[1:]
+			}
+			if len(parts) == 0 {
+				return true
+			}
+			n, err := unix.Writev(int(fd), parts)
+			switch {
+			case err == unix.EINTR:
+				continue
+			case err == unix.EAGAIN:
+				return false
+			case err != nil:
+				failed = &os.PathError{Op: "writev", Path: f.Name(), Err: err}
+				return true
+			}
+			for n > 0 {
+				k := min(n, len(parts[0]))
+				parts[0] = parts[0][k:]
+				if n -= k; len(parts[0]) == 0 {
+					parts = parts[1:]
+				}
+			}
+		}
+	}
+	if err := c.Write(write); err != nil {
+		return err
+	}
+	return failed
+}
+
 // Close closes both files.
 func (p *Pipes) Close() error {
 	if p.r == p.w {

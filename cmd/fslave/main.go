@@ -7,7 +7,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -149,10 +148,7 @@ func serve(o *options, policy *fslave.Policy) error {
 	}
 	unix.Umask(0)
 	signal.Ignore(unix.SIGXFSZ) // a file size limit is an error of the write, EFBIG
-	conn := relay.NewMessageConn(struct {
-		io.Reader
-		io.Writer
-	}{os.Stdin, os.Stdout})
+	conn := relay.NewMessageConn(relay.BlockingPipes{R: os.Stdin, W: os.Stdout})
 	s, err := fslave.New(fslave.Config{
 		Policy: policy,
 		Stdio:  stdio,

@@ -120,6 +120,7 @@ func quote(s string) string {
 }
 
 func main() {
+	tuneGC()
 	os.Exit(mainStatus(os.Args[1:], os.Stdout, os.Stderr))
 }
 

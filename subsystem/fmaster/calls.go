@@ -40,7 +40,8 @@ type caller struct {
 	hurry   bool        // somebody waits for an ordered message
 	err     error
 
-	wg sync.WaitGroup
+	bufs messagePool
+	wg   sync.WaitGroup
 }
 
 type pendingCall struct {
@@ -53,6 +54,26 @@ type pendingCall struct {
 	cost int
 	lazy bool // nobody waits for the reply
 	op   fsyscall.Op
+	// buffer is the message that a reply of type Data is a part of. Whoever
+	// takes the data may give it back to caller.bufs, once nothing uses it.
+	buffer []byte
+}
+
+// messagePool has buffers for long messages, so that a stream of reads takes no
+// new memory. The garbage collector empties it.
+type messagePool struct{ pool sync.Pool }
+
+func (p *messagePool) get() []byte {
+	if b, ok := p.pool.Get().(*[]byte); ok {
+		return *b
+	}
+	return nil
+}
+
+func (p *messagePool) put(b []byte) {
+	if cap(b) >= partSize {
+		p.pool.Put(&b)
+	}
 }
 
 func newCaller(l *relay.Link, st *counters) *caller {
@@ -106,6 +127,9 @@ func (c *caller) read(st *relay.Stream, revoke func(*fsyscall.Revoke)) {
 	defer c.wg.Done()
 	var buf []byte
 	for {
+		if buf == nil && st == c.bulk {
+			buf = c.bufs.get()
+		}
 		msg, err := st.ReadMessage(buf)
 		if err == nil {
 			buf = msg
@@ -143,10 +167,10 @@ func (c *caller) deliver(msg []byte, revoke func(*fsyscall.Revoke)) error {
 	if h.Kind != fsyscall.KindReply && h.Kind != fsyscall.KindMore {
 		return fmt.Errorf("%w: %s from the client", fsyscall.ErrMalformed, h.Op)
 	}
-	return c.reply(h, body)
+	return c.reply(h, msg, body)
 }
 
-func (c *caller) reply(h fsyscall.Header, body []byte) error {
+func (c *caller) reply(h fsyscall.Header, msg, body []byte) error {
 	c.mu.Lock()
 	p := c.pending[h.Tag]
 	if p != nil && h.Kind == fsyscall.KindReply {
@@ -180,7 +204,9 @@ func (c *caller) reply(h fsyscall.Header, body []byte) error {
 			return err
 		}
 		switch p.reply.(type) {
-		case *fsyscall.Data, *fsyscall.OpenReply:
+		case *fsyscall.Data:
+			p.buffer, keeps = msg, errKeepsBuffer
+		case *fsyscall.OpenReply:
 			keeps = errKeepsBuffer
 		}
 	}
@@ -332,10 +358,16 @@ func (r result) ok() bool { return r.errno == 0 }
 // call sends a call and waits for its reply. It is counted as one round trip
 // waited for.
 func (c *caller) call(via path, op fsyscall.Op, m, reply fsyscall.Message) result {
+	return c.await(via, op, m, &pendingCall{reply: reply})
+}
+
+// await is call for a pendingCall whose done is not set.
+func (c *caller) await(via path, op fsyscall.Op, m fsyscall.Message, p *pendingCall) result {
 	ch := make(chan result, 1)
-	c.begin(via, op, m, &pendingCall{reply: reply, done: func(h fsyscall.Header, _ error) {
+	p.done = func(h fsyscall.Header, _ error) {
 		ch <- result{syscall.Errno(h.Errno), h.Leased}
-	}})
+	}
+	c.begin(via, op, m, p)
 	defer c.stats.wait()()
 	return <-ch
 }

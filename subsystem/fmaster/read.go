@@ -26,6 +26,19 @@ type part struct {
 	ready chan struct{}
 	data  []byte // shorter than size at the end of the file
 	errno syscall.Errno
+
+	// Under readAhead.mu.
+	buffer  []byte // what data is a part of
+	readers int    // who uses data
+	dropped bool   // no longer one of readAhead.parts
+}
+
+// unused gives the part's buffer back. readAhead.mu is held.
+func (p *part) unused(s *Server) {
+	if p.dropped && p.readers == 0 && p.buffer != nil {
+		s.calls.bufs.put(p.buffer)
+		p.buffer, p.data = nil, nil
+	}
 }
 
 // Read-ahead of one file: calls of partSize, up to maxWindow in flight, which
@@ -142,13 +155,33 @@ func (s *Server) readAhead(f *file, buf []byte, off, fileSize uint64, via path) 
 	}
 	a.extend(s, f, off, len(buf), fileSize)
 	a.next = max(a.next, off+uint64(len(buf)))
-	parts := a.parts
+	parts := a.overlap(off, len(buf))
 	a.mu.Unlock()
 	n, errno := s.gather(parts, buf, off)
 	a.mu.Lock()
+	for _, p := range parts {
+		p.readers--
+		p.unused(s)
+	}
 	a.discard(s, a.next)
 	a.mu.Unlock()
 	return n, errno
+}
+
+// overlap returns the parts that have something of [off, off+n), with the
+// caller as one of their readers. a.mu is held.
+func (a *readAhead) overlap(off uint64, n int) []*part {
+	i, j := 0, len(a.parts)
+	for i < j && a.parts[i].off+uint64(a.parts[i].size) <= off {
+		i++
+	}
+	for j > i && a.parts[j-1].off >= off+uint64(n) {
+		j--
+	}
+	for _, p := range a.parts[i:j] {
+		p.readers++
+	}
+	return a.parts[i:j:j]
 }
 
 func (a *readAhead) covers(off uint64) bool {
@@ -186,21 +219,30 @@ func (a *readAhead) extend(s *Server, f *file, off uint64, size int, fileSize ui
 		p := &part{off: end, size: n, ready: make(chan struct{})}
 		a.parts = append(a.parts[:len(a.parts):len(a.parts)], p)
 		s.aheadBytes.Add(int64(n))
-		reply := &fsyscall.Data{}
-		s.calls.begin(urgent, fsyscall.OpRead, &fsyscall.Read{File: f.id, Off: end, Size: uint32(n)}, &pendingCall{
-			reply: reply, done: func(h fsyscall.Header, _ error) {
-				p.data, p.errno = reply.Data, syscall.Errno(h.Errno)
-				close(p.ready)
-			},
-		})
+		s.fetchPart(f, p)
 		end += uint64(n)
 	}
+}
+
+// fetchPart asks the client for a part. readAhead.mu is held.
+func (s *Server) fetchPart(f *file, p *part) {
+	reply := &fsyscall.Data{}
+	call := &pendingCall{reply: reply}
+	call.done = func(h fsyscall.Header, _ error) {
+		p.data, p.errno = reply.Data, syscall.Errno(h.Errno)
+		close(p.ready)
+		f.ahead.mu.Lock()
+		p.buffer = call.buffer
+		p.unused(s)
+		f.ahead.mu.Unlock()
+	}
+	s.calls.begin(urgent, fsyscall.OpRead, &fsyscall.Read{File: f.id, Off: p.off, Size: uint32(p.size)}, call)
 }
 
 // discard lets go of parts that lie well before off. a.mu is held.
 func (a *readAhead) discard(s *Server, off uint64) {
 	for len(a.parts) > 0 && a.parts[0].off+uint64(a.parts[0].size)+slack <= off {
-		s.aheadBytes.Add(-int64(a.parts[0].size))
+		a.drop(s, a.parts[0])
 		a.parts = a.parts[1:]
 	}
 }
@@ -208,9 +250,16 @@ func (a *readAhead) discard(s *Server, off uint64) {
 // reset lets go of everything. a.mu is held.
 func (a *readAhead) reset(s *Server) {
 	for _, p := range a.parts {
-		s.aheadBytes.Add(-int64(p.size))
+		a.drop(s, p)
 	}
 	a.parts, a.window = nil, 0
+}
+
+// drop is told that a part is no longer one of a.parts. a.mu is held.
+func (a *readAhead) drop(s *Server, p *part) {
+	s.aheadBytes.Add(-int64(p.size))
+	p.dropped = true
+	p.unused(s)
 }
 
 // gather copies what the parts hold of [off, off+len(buf)).
@@ -243,8 +292,11 @@ func (s *Server) gather(parts []*part, buf []byte, off uint64) (int, syscall.Err
 
 func (s *Server) readDirect(f *file, buf []byte, off uint64, via path) (int, syscall.Errno) {
 	var reply fsyscall.Data
-	res := s.calls.call(via, fsyscall.OpRead, &fsyscall.Read{File: f.id, Off: off, Size: uint32(len(buf))}, &reply)
-	return copy(buf, reply.Data), res.errno
+	call := &pendingCall{reply: &reply}
+	res := s.calls.await(via, fsyscall.OpRead, &fsyscall.Read{File: f.id, Off: off, Size: uint32(len(buf))}, call)
+	n := copy(buf, reply.Data)
+	s.calls.bufs.put(call.buffer)
+	return n, res.errno
 }
 
 // dataChanged drops what is kept of n's content, here and in the kernel. s.mu
