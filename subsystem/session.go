@@ -61,6 +61,9 @@ type FilesConfig struct {
 	// Hidden are trees that the view takes from the server and that the server
 	// lacks: ENOENT, whatever the client has there.
 	Hidden []string
+	// Links are symbolic links that the view takes from the server, with their
+	// texts, whatever the client has there.
+	Links map[string]string
 }
 
 // Options are a session's settings.
@@ -207,6 +210,7 @@ func (s *session) begin() error {
 	s.files = s.opts.NewFiles(FilesConfig{
 		Link: s.link, Hello: s.hello, UID: s.login.uid, GID: s.login.gid,
 		MappedIDs: !s.space.UserNamespace(), Mountpoints: plan.Mountpoints(), Hidden: plan.Hidden(),
+		Links: plan.Links(),
 	})
 	s.wg.Go(s.events)
 	s.wg.Go(s.control)

@@ -48,6 +48,10 @@ type localFiles struct {
 }
 
 func (f *localFiles) Serve(dev *os.File) error {
+	for p, text := range f.cfg.Links {
+		os.MkdirAll(filepath.Dir(f.dir+p), 0o755)
+		os.Symlink(text, f.dir+p)
+	}
 	for p, isDir := range f.cfg.Mountpoints {
 		if isDir {
 			os.MkdirAll(f.dir+p, 0o755)

@@ -134,6 +134,9 @@ func TestAsRootDiskFails(t *testing.T) {
 	s := newSite(t)
 	d := s.mountFailing(t)
 	const eio = "nput/output error"
+	// Told to the program, or by nexec at the end, as the change went at once
+	// or behind.
+	const someFailure = -1
 	for _, c := range []struct {
 		name    string
 		fails   uint32
@@ -150,12 +153,12 @@ func TestAsRootDiskFails(t *testing.T) {
 		{"write, nobody asks", failWrite, nil, "echo lost >eio/c; exit 0", 255, []string{"nexec: ", "/eio/c: ", eio}},
 		{"write, and the command fails itself", failWrite, nil, "echo lost >eio/c; exit 3", 3, []string{"nexec: ", "/eio/c: ", eio}},
 		{"fsync", failSync, nil, "exec dd if=/dev/zero of=eio/d bs=64k count=4 conv=fsync", 1, []string{"dd: ", "I" + eio}},
-		{"create", failName, nil, "echo >eio/e || exit 1", 1, []string{"eio/e: ", eio}},
+		{"create", failName, nil, "echo >eio/e || exit 1", someFailure, []string{"eio/e: ", eio}},
 		{"create, synchronous", failName, []string{"--sync"}, "exec touch eio/e", 1, []string{"touch: ", "I" + eio}},
 		{"mkdir, synchronous", failName, []string{"--sync"}, "exec mkdir eio/e", 1, []string{"mkdir: ", "I" + eio}},
-		{"mkdir", failName, nil, "mkdir eio/h; exit 0", 255, []string{"nexec: ", "/eio/h: ", eio}},
-		{"rename", failName, nil, "mv eio/f eio/i; exit 0", 255, []string{"nexec: ", "/eio/", eio}},
-		{"remove", failName, nil, "exec rm eio/f", 1, []string{"rm: ", eio}},
+		{"mkdir", failName, nil, "exec mkdir eio/h", someFailure, []string{"eio/h", eio}},
+		{"rename", failName, nil, "exec mv eio/f eio/i", someFailure, []string{"eio/", eio}},
+		{"remove", failName, nil, "exec rm eio/f", someFailure, []string{"eio/f", eio}},
 		{"mapped memory", failWrite, nil, `exec python3 -c 'import mmap
 f = open("eio/f", "r+b"); m = mmap.mmap(f.fileno(), 0); m[0:1] = b"X"; m.flush()'`, 1, []string{"OSError", "I" + eio}},
 	} {
@@ -163,7 +166,7 @@ f = open("eio/f", "r+b"); m = mmap.mmap(f.fileno(), 0); m[0:1] = b"X"; m.flush()
 			d.fails.Store(c.fails)
 			defer d.fails.Store(0)
 			r := s.run(t, "", append(c.options, "box", "sh", "-c", c.script)...)
-			if r.code != c.code || c.said == nil && r.err != "" {
+			if r.code != c.code && (c.code != someFailure || r.code == 0) || c.said == nil && r.err != "" {
 				t.Errorf("%s; want status %d", r, c.code)
 			}
 			for _, word := range c.said {

@@ -92,7 +92,7 @@ func serve(policyFD int) error {
 func newFiles(c subsystem.FilesConfig) subsystem.Files {
 	return fmaster.New(fmaster.Config{
 		Link: c.Link, Hello: c.Hello, UID: c.UID, GID: c.GID, MappedIDs: c.MappedIDs, Mountpoints: c.Mountpoints,
-		Hidden: c.Hidden, Pinned: accounts(c.Hello),
+		Hidden: c.Hidden, Links: c.Links, Pinned: accounts(c.Hello),
 	})
 }
 

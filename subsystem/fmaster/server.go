@@ -60,6 +60,9 @@ type Config struct {
 	// Hidden are paths of the view that are the server's but missing there:
 	// they do not exist, whatever the client has.
 	Hidden []string
+	// Links are absolute paths of the view that are symbolic links of the
+	// server's, with their texts, whatever the client has there.
+	Links map[string]string
 	// Pinned are paths of the client's that something is mounted over once they
 	// were read: the kernel is never told to forget them either.
 	Pinned []string

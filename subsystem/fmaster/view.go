@@ -12,8 +12,9 @@ type mountPoint struct {
 	children map[string]*mountPoint
 	mounted  bool
 	dir      bool
-	absent   bool // of the server's, and it does not have it: nothing is there
-	pinned   bool // the client's own, with something mounted over it
+	link     string // the server's symbolic link, in place of a mount
+	absent   bool   // of the server's, and it does not have it: nothing is there
+	pinned   bool   // the client's own, with something mounted over it
 }
 
 func mountTree(cfg *Config) *mountPoint {
@@ -21,6 +22,11 @@ func mountTree(cfg *Config) *mountPoint {
 	for p, dir := range cfg.Mountpoints {
 		at := root.at(p)
 		at.mounted, at.dir = true, dir
+	}
+	for p, text := range cfg.Links {
+		if at := root.at(p); at != root && at.children == nil {
+			at.mounted, at.dir, at.link = true, false, text
+		}
 	}
 	for _, p := range cfg.Hidden {
 		if at := root.at(p); at != root && at.children == nil {
@@ -79,9 +85,13 @@ func (s *Server) synthesize(dir *node, name string, m *mountPoint) *node {
 		Ino: s.provisionalIno(), Mode: mode, Nlink: 1, Access: accessR | accessX,
 		Flags: fsyscall.AttrReadOnly | fsyscall.AttrNoXattr, Atime: now, Mtime: now, Ctime: now,
 	}
-	if m.dir {
+	switch {
+	case m.dir:
 		n.attr.Nlink = 2
 		n.entries().whole = true
+	case m.link != "":
+		n.attr.Mode, n.attr.Size = modeLink|0o777, uint64(len(m.link))
+		n.target, n.hasLink = m.link, true
 	}
 	s.place(dir, name, n)
 	return n

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -29,6 +30,7 @@ type Plan struct {
 
 	rules  []fsyscall.ViewRule
 	hidden []string
+	links  map[string]string
 }
 
 // Remote tells whether a path of the view comes from the server.
@@ -45,13 +47,17 @@ func NewPlan(rules []fsyscall.ViewRule) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{rules: rules}
+	p := &Plan{rules: rules, links: make(map[string]string)}
 	for _, r := range rules[1:] {
 		if below(r.Path, "/proc") || sideOf(rules, path.Dir(r.Path)) == r.Remote {
 			continue
 		}
 		t := Tree{Path: r.Path, Remote: r.Remote}
 		if r.Remote {
+			if text, ok := linkTo(rules, r.Path); ok {
+				p.links[r.Path] = text
+				continue
+			}
 			st, err := os.Stat(r.Path)
 			switch {
 			case err == nil:
@@ -66,6 +72,31 @@ func NewPlan(rules []fsyscall.ViewRule) (*Plan, error) {
 		p.Trees = append(p.Trees, t)
 	}
 	return p, nil
+}
+
+// linkTo returns the text of the server's symbolic link at the path of a tree,
+// such as /bin on a system with a merged /usr. It is not ok where the tree has
+// to be mounted instead: it is no link, what the view has at the other end is
+// not, or not wholly, the server's, or the session mounts something below.
+func linkTo(rules []fsyscall.ViewRule, tree string) (text string, ok bool) {
+	text, err := os.Readlink(tree)
+	if err != nil || below(tree, "/dev") || below(tree, "/etc") || hasLocalBelow(rules, tree) {
+		return "", false
+	}
+	end, err := filepath.EvalSymlinks(tree)
+	if err != nil {
+		return "", false
+	}
+	next := text
+	if !path.IsAbs(next) {
+		next = path.Join(path.Dir(tree), next)
+	}
+	for _, p := range []string{path.Clean(next), end} {
+		if !sideOf(rules, p) || hasLocalBelow(rules, p) || below(p, "/proc") {
+			return "", false
+		}
+	}
+	return text, true
 }
 
 func checkRules(rules []fsyscall.ViewRule) ([]fsyscall.ViewRule, error) {
@@ -128,6 +159,10 @@ func (p *Plan) Mountpoints() map[string]bool {
 // Hidden returns the trees that the view takes from the server and that the
 // server does not have. Nothing is mounted there: fmaster must answer ENOENT.
 func (p *Plan) Hidden() []string { return p.hidden }
+
+// Links returns the trees that are symbolic links on the server and can be so in
+// the view, with their texts. Nothing is mounted there: fmaster must have them.
+func (p *Plan) Links() map[string]string { return p.links }
 
 // placeholder is a name in a directory that will be covered.
 const placeholder = ".nexec-mounts"

@@ -59,6 +59,14 @@ func makeClient(t testing.TB, plan *Plan) string {
 			t.Fatal(err)
 		}
 	}
+	for p, text := range plan.Links() {
+		if err := os.MkdirAll(filepath.Dir(dir+p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(text, dir+p); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for p, isDir := range plan.Mountpoints() {
 		if err := os.MkdirAll(filepath.Dir(dir+p), 0o755); err != nil {
 			t.Fatal(err)

@@ -142,6 +142,51 @@ func TestRemoteBelowLocal(t *testing.T) {
 	}
 }
 
+// The server's links are links in the view, where they lead to the same.
+func TestLinks(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{"/usr/bin", "/usr/lib", "/mine", "/dirs"} {
+		if err := os.MkdirAll(dir+d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{"bin": "usr/bin", "lib": dir + "/usr/lib", "sbin": "bin", "out": "mine", "over": "usr", "gone": "nowhere", "usr/bin2": "bin"} {
+		if err := os.Symlink(text, dir+"/"+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := []fsyscall.ViewRule{{Path: "/"}}
+	for _, p := range []string{"/usr", "/bin", "/lib", "/sbin", "/out", "/over", "/gone", "/dirs"} {
+		r = append(r, fsyscall.ViewRule{Path: dir + p, Remote: true})
+	}
+	r = append(r, fsyscall.ViewRule{Path: dir + "/over/lib"})
+	plan, err := NewPlan(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	links := plan.Links()
+	if len(links) != 3 || links[dir+"/bin"] != "usr/bin" || links[dir+"/lib"] != dir+"/usr/lib" || links[dir+"/sbin"] != "bin" {
+		t.Errorf("links %q", links)
+	}
+	mounts := plan.Mountpoints()
+	for p, want := range map[string]bool{"/usr": true, "/dirs": true, "/out": true, "/bin": false, "/lib": false, "/gone": false} {
+		if _, got := mounts[dir+p]; got != want {
+			t.Errorf("%s is mounted: %v, want %v", p, got, want)
+		}
+	}
+	// A tree of the client at the other end: the link would lead there.
+	plan, err = NewPlan(append(r, fsyscall.ViewRule{Path: dir + "/usr/bin"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, ok := plan.Links()[dir+"/bin"]; ok {
+		t.Errorf("bin is a link to %s, which is the client's", text)
+	}
+}
+
 // A client's symbolic link on the way to a mount point is not followed.
 func TestMountPointBehindSymlink(t *testing.T) {
 	plan, err := NewPlan(append(rules(), fsyscall.ViewRule{Path: "/home/link/usr", Remote: true}))
