@@ -210,6 +210,31 @@ func (a *Accounts) listedShell(shell string) (bool, error) {
 	return false, err
 }
 
+// PasswordAge returns why PAM would make the account change its password
+// before anything else, or nil. See pam_unix(8), shadow(5).
+func (a *Accounts) PasswordAge(acct *Account, now time.Time) error {
+	var verdict error
+	err := a.scan("/etc/shadow", func(f []string) bool {
+		if len(f) < 8 || f[0] != acct.Name {
+			return true
+		}
+		changed, err := strconv.ParseInt(f[2], 10, 64)
+		if err != nil { // without a date it does not age
+			return false
+		}
+		longest, err := strconv.ParseInt(f[4], 10, 64)
+		today := now.Unix() / 86400
+		if changed == 0 || err == nil && longest >= 0 && today-changed > longest {
+			verdict = errors.New("password has expired and must be changed first")
+		}
+		return false
+	})
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
+		return nil
+	}
+	return errors.Join(verdict, err)
+}
+
 // shadow checks for a locked password and for expiry. Who may not read the
 // shadow file cannot become another user either, and is not asked.
 func (a *Accounts) shadow(acct *Account, now time.Time) error {

@@ -25,6 +25,11 @@ func (l *login) allowed() error {
 	if err := l.Accounts.Usable(l.account, l.now()); err != nil {
 		return err
 	}
+	if l.settings.UsePAM {
+		if err := l.Accounts.PasswordAge(l.account, l.now()); err != nil {
+			return err
+		}
+	}
 	if err := l.lists(); err != nil {
 		return err
 	}

@@ -307,6 +307,20 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestStockConfig starts with what Debian installs for sshd and only says
+// where to listen and which keys to take.
+func TestStockConfig(t *testing.T) {
+	dir := prepare(t, "")
+	stock := strings.Replace(readFile(t, "/usr/share/openssh/sshd_config"), "/etc/ssh/sshd_config.d/", dir+"/d/", 1)
+	lines := readFile(t, dir+"/config")
+	write(t, dir+"/config", lines+stock)
+	n := start(t, dir)
+	n.session()
+	if got := strings.Count(n.stderr.String(), "level=WARN"); got != 1 || !strings.Contains(n.stderr.String(), "UsePAM: PAM is not used") {
+		t.Errorf("%d warnings:\n%s", got, n.stderr)
+	}
+}
+
 // TestAudit has ssh-audit look at the algorithms. Debian 12's does not know
 // the post-quantum key exchange and the marker of strict key exchange, and
 // warns about its own ignorance; any other warning is ours.

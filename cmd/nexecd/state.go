@@ -134,6 +134,14 @@ func serverConfig(cfg *sshdconfig.Config, check bool, announce io.Writer, log *s
 			return nil, fmt.Errorf("uid %d: %w", uid, err)
 		}
 	}
+	if cfg.Global.UsePAM {
+		if err := sshserver.CheckPAM("/"); err != nil {
+			return nil, fmt.Errorf("UsePAM yes: %w; say UsePAM no for nexecd (-o UsePAM=no) if logins do not need that", err)
+		}
+	}
+	for _, w := range cfg.Warnings {
+		log.Warn(w)
+	}
 	if err := checkKeyFiles(&cfg.Global); err != nil {
 		return nil, err
 	}

@@ -51,19 +51,23 @@ func defaultPubkeyAlgorithms() []string {
 func defaultCASignatures() []string { return userAlgorithms() }
 
 // algorithmList resolves a list with +, - or ^ against the defaults. Names
-// that we do not have are an error, as they are for sshd, except in a list
-// with -, which may name patterns.
-func algorithmList(arg string, defaults, known []string) ([]string, error) {
+// that OpenSSH has and we do not are left out and returned as without: a list
+// permits, and what is not there is not permitted. When nothing else is in the
+// list, and for names that nobody has, there is an error, as from sshd.
+func algorithmList(arg string, defaults, known []string) (list, without []string, err error) {
 	op := byte(0)
 	if arg != "" && strings.IndexByte("+-^", arg[0]) >= 0 {
 		op, arg = arg[0], arg[1:]
 	}
 	if op == '-' {
-		return slices.DeleteFunc(slices.Clone(defaults), func(s string) bool {
+		list = slices.DeleteFunc(slices.Clone(defaults), func(s string) bool {
 			return keys.MatchList(s, arg, false) > 0
-		}), nil
+		})
+		if len(list) == 0 { // which the library would take for its own defaults
+			return nil, nil, fmt.Errorf("-%s leaves no algorithm", arg)
+		}
+		return list, nil, nil
 	}
-	var list []string
 	for name := range strings.SplitSeq(arg, ",") {
 		before := len(list)
 		for _, k := range known {
@@ -71,18 +75,42 @@ func algorithmList(arg string, defaults, known []string) ([]string, error) {
 				list = append(list, k)
 			}
 		}
-		if len(list) == before && !slices.Contains(list, name) {
-			return nil, fmt.Errorf("%q is not an algorithm that nexecd has", name)
+		switch {
+		case len(list) > before || slices.Contains(list, name):
+		case slices.ContainsFunc(opensshOnly(), func(o string) bool { return keys.MatchPattern(o, name) }):
+			without = append(without, name)
+		default:
+			return nil, nil, fmt.Errorf("%q is not an algorithm that nexecd has", name)
 		}
+	}
+	if len(list) == 0 && op == 0 {
+		return nil, nil, fmt.Errorf("%q is not an algorithm that nexecd has, nor is anything else in the list", without[0])
 	}
 	rest := slices.DeleteFunc(slices.Clone(defaults), func(s string) bool { return slices.Contains(list, s) })
 	switch op {
 	case '+':
-		return append(rest, list...), nil
+		return append(rest, list...), without, nil
 	case '^':
-		return append(list, rest...), nil
+		return append(list, rest...), without, nil
 	}
-	return list, nil
+	return list, without, nil
+}
+
+// opensshOnly are algorithms of OpenSSH, now or once, that the library lacks
+// or that we do not offer.
+func opensshOnly() []string {
+	return strings.Fields(`
+		sntrup761x25519-sha512 sntrup761x25519-sha512@openssh.com sntrup4591761x25519-sha512@tinyssh.org
+		diffie-hellman-group1-sha1 diffie-hellman-group14-sha1 diffie-hellman-group14-sha256 diffie-hellman-group16-sha512
+		diffie-hellman-group18-sha512 diffie-hellman-group-exchange-sha1 diffie-hellman-group-exchange-sha256
+		3des-cbc aes128-cbc aes192-cbc aes256-cbc rijndael-cbc@lysator.liu.se
+		umac-64@openssh.com umac-128@openssh.com umac-64-etm@openssh.com umac-128-etm@openssh.com
+		hmac-md5 hmac-md5-96 hmac-md5-etm@openssh.com hmac-md5-96-etm@openssh.com
+		hmac-sha1 hmac-sha1-96 hmac-sha1-etm@openssh.com hmac-sha1-96-etm@openssh.com hmac-sha2-512 hmac-sha2-256
+		ssh-rsa ssh-dss ssh-rsa-cert-v01@openssh.com ssh-dss-cert-v01@openssh.com
+		webauthn-sk-ecdsa-sha2-nistp256@openssh.com webauthn-sk-ecdsa-sha2-nistp256-cert-v01@openssh.com
+		sk-ssh-ed25519@openssh.com sk-ssh-ed25519-cert-v01@openssh.com
+		sk-ecdsa-sha2-nistp256@openssh.com sk-ecdsa-sha2-nistp256-cert-v01@openssh.com`)
 }
 
 // knownKex and the like are what an administrator may ask for: everything the

@@ -24,8 +24,8 @@ const (
 type Config struct {
 	// Global has the settings outside of Match blocks.
 	Global Settings
-	// Warnings are places where a keyword has no effect although its author
-	// may have expected one.
+	// Warnings are places, FILE:LINE: …, where a keyword does less than its
+	// author may have expected, and nothing that it forbids is permitted.
 	Warnings []string
 
 	blocks []*block
@@ -77,6 +77,7 @@ type parser struct {
 	base  []criterion     // of the Match block that the Include we are in stands in
 	files int
 	depth int
+	where string // FILE:LINE of the line that is read
 }
 
 func newParser(dir string) *parser {
@@ -129,6 +130,7 @@ func (p *parser) line(name string, n int, text string) error {
 	if len(words) == 0 {
 		return nil
 	}
+	p.where = fmt.Sprintf("%s:%d", name, n)
 	at, err := p.words(words, text)
 	if err == nil {
 		return nil
@@ -187,11 +189,13 @@ func (p *parser) apply(key *keyword, args []string) (int, error) {
 	}
 	if p.match != nil {
 		p.match.directives = append(p.match.directives, directive{key, args})
+		p.warn(key, args)
 		return 0, nil
 	}
 	if p.seen[key.Name] && !key.Many {
 		return 0, nil // the first value counts
 	}
+	p.warn(key, args)
 	if !p.seen[key.Name] && key.clear != nil {
 		key.clear(&p.cfg.Global)
 	}
@@ -200,6 +204,15 @@ func (p *parser) apply(key *keyword, args []string) (int, error) {
 		return bad + 1, fmt.Errorf("%s: %w", key.Name, err)
 	}
 	return 0, nil
+}
+
+func (p *parser) warn(key *keyword, args []string) {
+	if key.warn == nil {
+		return
+	}
+	if text := key.warn(args); text != "" {
+		p.cfg.Warnings = append(p.cfg.Warnings, fmt.Sprintf("%s: %s: %s", p.where, key.Name, text))
+	}
 }
 
 // include reads files by pattern. What they have of Match blocks ends with

@@ -85,7 +85,9 @@ func TestErrors(t *testing.T) {
 		"PermitRootLogin\tsometimes":     "f:1:17: PermitRootLogin: ",
 		"MaxStartups 10:30":              "f:1:13: MaxStartups: ",
 		"MaxStartups 10:30:5":            "f:1:13: MaxStartups: ",
-		"UsePAM yes":                     "f:1:8: UsePAM: PAM is not used",
+		"UsePAM maybe":                   "f:1:8: UsePAM: ",
+		"Ciphers -*":                     "f:1:9: Ciphers: -* leaves no algorithm",
+		"MACs umac-64@openssh.com,":      "f:1:6: MACs: \"\" is not",
 		"AuthenticationMethods password": "f:1:23: AuthenticationMethods: ",
 		"ChrootDirectory /srv":           "f:1:17: ChrootDirectory: ",
 		"Ciphers 3des-cbc":               `f:1:9: Ciphers: "3des-cbc" is not`,
@@ -115,6 +117,27 @@ func TestErrors(t *testing.T) {
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%q: %v, want %s", text, err, want)
 		}
+	}
+}
+
+// TestWarnings has what loads and does less than it says.
+func TestWarnings(t *testing.T) {
+	for text, want := range map[string]string{
+		"Port 22\nUsePAM yes":       "f:2: UsePAM: PAM is not used",
+		"UsePAM no\nUsePAM yes":     "",
+		"Ciphers -aes*,umac*":       "",
+		"KexAlgorithms curve25519*": "",
+		"MACs hmac-sha2-256-etm*,umac-128-etm@openssh.com,hmac-sha1": "f:1: MACs: nexecd goes without umac-128-etm@openssh.com,hmac-sha1, which",
+		"Match all\nPubkeyAcceptedAlgorithms +ssh-dss":               "f:2: PubkeyAcceptedAlgorithms: nexecd goes without ssh-dss, which",
+	} {
+		c := mustParse(t, text)
+		if got := strings.Join(c.Warnings, "; "); (want == "") != (got == "") || !strings.HasPrefix(got, want) {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+	c := mustParse(t, "KexAlgorithms sntrup761x25519-sha512@openssh.com,curve25519-sha256\nCiphers ^3des-cbc,aes256-gcm*")
+	if got := fmt.Sprint(c.Global.KexAlgorithms, c.Global.Ciphers); got != "[curve25519-sha256] [aes256-gcm@openssh.com aes128-gcm@openssh.com chacha20-poly1305@openssh.com]" {
+		t.Error(got)
 	}
 }
 

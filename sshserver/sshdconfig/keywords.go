@@ -39,6 +39,8 @@ type keyword struct {
 	set func(s *Settings, args []string) (int, error)
 	// clear removes what a further scope's first line replaces.
 	clear func(s *Settings)
+	// warn says what of a directive has no effect; empty: nothing, nil: never.
+	warn func(args []string) string
 	// show is for -T; nil leaves the keyword out.
 	show func(s *Settings) []string
 }

@@ -219,6 +219,21 @@ func setRootLogin(s *Settings, args []string) (int, error) {
 	return 0, nil
 }
 
+// usePAM is yes on most distributions. Whether that can be passed over depends
+// on what PAM is set up to do, which the configuration does not know: whoever
+// serves asks sshserver.CheckPAM.
+func usePAM() keyword {
+	k := flagRow("UsePAM", false, func(s *Settings) *bool { return &s.UsePAM })
+	k.Why = "PAM is not used"
+	k.warn = func(args []string) string {
+		if yes, _ := yesNo(args[0]); yes {
+			return "PAM is not used: logging in is by key, and nexecd checks the account's expiry, its password's age, its shell and /etc/nologin by itself"
+		}
+		return ""
+	}
+	return k
+}
+
 // setAuthOptions is about security keys. Without touch-required a key's own
 // no-touch-required counts.
 func setAuthOptions(s *Settings, args []string) (int, error) {

@@ -47,6 +47,7 @@ type Settings struct {
 	RequiredRSASize        int
 	PubkeyAuthentication   bool
 	StrictModes            bool
+	UsePAM                 bool   // asked for; see CheckPAM in sshserver
 	PermitRootLogin        string // yes, no, prohibit-password, forced-commands-only
 	PermitTTY              bool
 	PermitUserEnvironment  []string // patterns; nil: none; "*": all

@@ -75,11 +75,19 @@ func wordsRow(name string, match bool, to func(*Settings) *[]string) keyword {
 
 func algorithmRow(name string, match bool, to func(*Settings) *[]string, defaults, known func() []string) keyword {
 	set := func(s *Settings, args []string) (int, error) {
-		v, err := algorithmList(args[0], defaults(), known())
+		v, _, err := algorithmList(args[0], defaults(), known())
 		*to(s) = v
 		return 0, err
 	}
-	return row(name, match, set, func(s *Settings) []string { return []string{strings.Join(*to(s), ",")} })
+	k := row(name, match, set, func(s *Settings) []string { return []string{strings.Join(*to(s), ",")} })
+	k.warn = func(args []string) string {
+		_, without, err := algorithmList(args[0], defaults(), known())
+		if err != nil || len(without) == 0 {
+			return ""
+		}
+		return "nexecd goes without " + strings.Join(without, ",") + ", which it does not have"
+	}
+	return k
 }
 
 // without is a keyword about what nexecd never offers.
@@ -160,6 +168,7 @@ func accessRows() []keyword {
 		listRow("DenyGroups", true, func(s *Settings) *[]string { return &s.DenyGroup }),
 		{Name: "PermitRootLogin", Match: true, Max: 1, set: setRootLogin, show: func(s *Settings) []string { return []string{s.PermitRootLogin} }},
 		flagRow("StrictModes", false, func(s *Settings) *bool { return &s.StrictModes }),
+		usePAM(),
 		flagRow("PubkeyAuthentication", true, func(s *Settings) *bool { return &s.PubkeyAuthentication }),
 		{Name: "PubkeyAuthOptions", Match: true, set: setAuthOptions, show: showAuthOptions,
 			Why: "none and touch-required; verify-required is refused, as PINs are attested where we cannot see it"},
@@ -204,9 +213,7 @@ func ownRows() []keyword {
 }
 
 func refusedRows() []keyword {
-	const pam = "PAM is not used"
 	return []keyword{
-		refuse("UsePAM", false, pam, "no"),
 		refuse("AuthenticationMethods", true, "public keys are the only method", "any", "publickey"),
 		refuse("ChrootDirectory", true, "sessions get a view of their own instead", "none"),
 		refuse("HostKeyAgent", false, "host keys are read from files", "none"),
