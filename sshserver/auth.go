@@ -22,10 +22,12 @@ func (c *conn) sshConfig() *ssh.ServerConfig {
 	c.maxTries = s.MaxAuthTries
 	cfg := &ssh.ServerConfig{
 		Config: ssh.Config{
-			KeyExchanges:   s.KexAlgorithms,
-			Ciphers:        s.Ciphers,
-			MACs:           s.MACs,
-			RekeyThreshold: s.RekeyLimit,
+			KeyExchanges: s.KexAlgorithms,
+			Ciphers:      s.Ciphers,
+			MACs:         s.MACs,
+			// Keys are renewed as often as any Match block may ask for: whose
+			// connection it is comes out too late for a choice.
+			RekeyThreshold: c.config.Auth.Config.LeastRekeyLimit(),
 		},
 		// Match may allow an algorithm to some users only: here the widest
 		// list, and Authorize decides.
@@ -125,7 +127,9 @@ func (c *conn) authLog(meta ssh.ConnMetadata, method string, err error) {
 	first := c.user == ""
 	if first && meta.User() != "" {
 		c.user = printable(meta.User())
-		c.maxTries = c.config.Auth.Settings(c.ctx, c.end, meta.User()).MaxAuthTries
+		s := c.config.Auth.Settings(c.ctx, c.end, meta.User())
+		c.maxTries = s.MaxAuthTries
+		c.log = atLevel(c.log, s.LogLevel)
 	}
 	if err == nil {
 		return

@@ -73,6 +73,7 @@ func (a *Authorizer) Authorize(ctx context.Context, end Endpoint, user string, k
 	log := a.Log.With("user", printable(user), "from", end.Addr, "port", end.Port)
 	who := fmt.Sprintf("user %s from %s port %d", printable(user), end.Addr, end.Port)
 	settings, acct, err := a.settings(ctx, end, user)
+	log = atLevel(log, settings.LogLevel)
 	l := &login{Authorizer: a, ctx: ctx, end: end, user: user, key: key, settings: settings, log: log, account: acct}
 	if err != nil {
 		l.account = &Account{Name: "nobody", UID: 65534, GID: 65534, Home: "/nonexistent", Shell: "/bin/sh"}

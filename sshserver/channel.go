@@ -63,7 +63,7 @@ func stringOf(payload []byte) string {
 
 func (c *conn) subsystem(payload []byte, s *Session) Handler {
 	s.Subsystem = stringOf(payload)
-	return c.server.handlers[s.Subsystem]
+	return c.config.Handlers[s.Subsystem]
 }
 
 // acceptEnv keeps a variable that AcceptEnv lets in. size is what there is so far.

@@ -216,7 +216,7 @@ func (c *conn) logFailure(err error) {
 // connOf wraps an accepted connection.
 func (s *Server) connOf(nc net.Conn) *conn {
 	c := &conn{server: s, config: s.config.Load(), raw: newTransport(nc), end: endpointOf(nc), began: time.Now()}
-	c.log = s.log.With("from", c.end.Addr, "port", c.end.Port)
+	c.log = c.config.Log.With("from", c.end.Addr, "port", c.end.Port)
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	return c
 }

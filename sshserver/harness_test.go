@@ -105,11 +105,12 @@ func startWith(t testing.TB, dir, lines string, handlers map[string]Handler, acc
 	if accounts == nil {
 		accounts = &Accounts{}
 	}
-	log := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := NewLog(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}), cfg.Global.LogLevel)
 	s.Server = New(&Config{
 		HostKeys: []ssh.Signer{s.host},
 		Auth:     &Authorizer{Config: cfg, Accounts: accounts, Log: log},
-	}, handlers, log)
+		Handlers: handlers, Log: log,
+	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -28,6 +28,9 @@ type Config struct {
 	// their plain keys.
 	HostKeys []ssh.Signer
 	Auth     *Authorizer
+	// Handlers are the subsystems by name.
+	Handlers map[string]Handler
+	Log      *slog.Logger
 }
 
 // Stats counts what has happened since the server was made.
@@ -37,6 +40,7 @@ type Stats struct {
 	Failed       atomic.Uint64 // ended after failed authentication
 	Accepted     atomic.Uint64 // logged in
 	Sessions     atomic.Uint64 // subsystems started
+	Commands     atomic.Uint64 // what sessions report to have run
 	OpenConns    atomic.Int64
 	OpenSessions atomic.Int64
 	Received     atomic.Uint64 // bytes of connections that have ended
@@ -56,8 +60,6 @@ type Stats struct {
 // either, and closes connections as soon as they have no session. Closed, it
 // has no goroutine left.
 type Server struct {
-	handlers map[string]Handler
-	log      *slog.Logger
 	config   atomic.Pointer[Config]
 	startups startups
 	stats    Stats
@@ -73,12 +75,9 @@ type Server struct {
 	wg        sync.WaitGroup // connections
 }
 
-// New makes a server that has the subsystems in handlers.
-func New(cfg *Config, handlers map[string]Handler, log *slog.Logger) *Server {
-	s := &Server{
-		handlers: handlers, log: log,
-		listeners: map[net.Listener]bool{}, conns: map[*conn]bool{},
-	}
+// New makes a server.
+func New(cfg *Config) *Server {
+	s := &Server{listeners: map[net.Listener]bool{}, conns: map[*conn]bool{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.config.Store(cfg)
 	return s
@@ -107,7 +106,7 @@ func (s *Server) Serve(l net.Listener) error {
 		if err != nil {
 			// Out of descriptors, mostly: others will be closed.
 			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
-			s.log.Error("accept", "error", err, "retry", wait.String())
+			s.config.Load().Log.Error("accept", "error", err, "retry", wait.String())
 			select {
 			case <-time.After(wait):
 			case <-s.ctx.Done():

@@ -22,15 +22,16 @@ import (
 type daemon struct {
 	options *options
 	self    string // the program, as it was named at the start
-	log     *slog.Logger
+	out     *logOutput
 	stderr  io.Writer
 	server  *sshserver.Server
 	serving sync.WaitGroup
 
 	// Only the goroutine of serve uses the rest.
+	log *slog.Logger
+	places
 	listeners map[string]net.Listener // by what they were asked for as
 	drainTime time.Duration
-	pidFile   string
 }
 
 // serve is the daemon's life. Signals move it on:
@@ -50,14 +51,14 @@ func (d *daemon) serve(cfg *sshdconfig.Config) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2)
 	defer signal.Stop(signals)
-	metrics, err := serveMetrics(cfg.Global.MetricsSocket, d.server.Stats())
-	if err != nil {
+	var err error
+	if d.metrics, err = serveMetrics(cfg.Global.MetricsSocket, d.server.Metrics()); err != nil {
 		d.server.Close()
 		d.serving.Wait()
 		return err
 	}
-	defer metrics.close()
-	if err := d.writePID(); err != nil {
+	defer func() { d.metrics.close() }()
+	if err := writePID(d.pidFile); err != nil {
 		d.server.Close()
 		d.serving.Wait()
 		return err
@@ -71,14 +72,14 @@ func (d *daemon) serve(cfg *sshdconfig.Config) error {
 			if pid, err := d.upgrade(); err != nil {
 				d.log.Error("upgrade failed; going on as before", "error", err)
 			} else {
-				metrics.close()
+				d.metrics.close()
 				d.retire(pid, signals)
 				return nil
 			}
 		default:
 			d.shutdown(signals)
-			d.removePID()
-			metrics.remove()
+			removePID(d.pidFile)
+			d.metrics.remove()
 			return nil
 		}
 	}
@@ -131,26 +132,81 @@ func (d *daemon) retire(pid int, signals <-chan os.Signal) {
 	}
 }
 
-// reload reads configuration and host keys again. Should they be wrong,
-// everything stays as it was.
+// reload reads configuration and host keys again and opens the log file anew.
+// Should anything be wrong, everything stays as it was. Connections that there
+// are keep what they began with.
 func (d *daemon) reload() {
 	notify(reloading())
 	defer notify("READY=1")
-	cfg, err := readConfig(d.options)
-	var sc *sshserver.Config
-	if err == nil {
-		sc, err = serverConfig(cfg, false, d.stderr, d.log)
-	}
-	if err == nil {
-		err = d.listen(cfg)
-	}
-	if err != nil {
+	if err := d.reread(); err != nil {
 		d.log.Error("Received SIGHUP; the configuration is wrong and the old one stays", "error", err)
 		return
 	}
-	d.drainTime = cfg.Global.DrainTime
-	d.server.Reload(sc)
 	d.log.Info("Received SIGHUP; configuration and host keys were read")
+}
+
+func (d *daemon) reread() error {
+	cfg, err := readConfig(d.options)
+	if err != nil {
+		return err
+	}
+	if err := d.out.reopen(); err != nil {
+		return err
+	}
+	log := newLog(d.out, cfg)
+	sc, err := serverConfig(cfg, false, d.stderr, log)
+	if err != nil {
+		return err
+	}
+	old := d.places
+	if err = d.move(cfg); err == nil {
+		err = d.listen(cfg)
+	}
+	if err != nil {
+		d.places.leave(old)
+		d.places = old
+		return err
+	}
+	old.leave(d.places)
+	d.log, d.drainTime = log, cfg.Global.DrainTime
+	d.server.Reload(sc)
+	return nil
+}
+
+// move takes another MetricsSocket and PidFile, if they are other ones. It
+// leaves the old ones where they are.
+func (d *daemon) move(cfg *sshdconfig.Config) error {
+	if cfg.Global.MetricsSocket != d.metrics.path {
+		fresh, err := serveMetrics(cfg.Global.MetricsSocket, d.server.Metrics())
+		if err != nil {
+			return err
+		}
+		d.metrics = fresh
+	}
+	if cfg.Global.PidFile != d.pidFile {
+		if err := writePID(cfg.Global.PidFile); err != nil {
+			return err
+		}
+		d.pidFile = cfg.Global.PidFile
+	}
+	return nil
+}
+
+// places are where others find the daemon.
+type places struct {
+	metrics *metrics
+	pidFile string
+}
+
+// leave gives up what is not also to be kept.
+func (p places) leave(keep places) {
+	if p.metrics != keep.metrics {
+		p.metrics.close()
+		p.metrics.remove()
+	}
+	if p.pidFile != keep.pidFile {
+		removePID(p.pidFile)
+	}
 }
 
 // listen makes the listeners those of the configuration: what is new is
@@ -195,10 +251,11 @@ func (d *daemon) listen(cfg *sshdconfig.Config) error {
 
 func (d *daemon) add(key string, l net.Listener) {
 	d.listeners[key] = l
-	d.log.Info("Server listening", "address", l.Addr().String())
+	log := d.log
+	log.Info("Server listening", "address", l.Addr().String())
 	d.serving.Go(func() {
 		if err := d.server.Serve(l); !errors.Is(err, sshserver.ErrServerClosed) {
-			d.log.Error("listener ended", "error", err)
+			log.Error("listener ended", "error", err)
 		}
 	})
 }
@@ -214,22 +271,22 @@ func wantedAddresses(cfg *sshdconfig.Config) map[string]func() (net.Listener, er
 	return wanted
 }
 
-func (d *daemon) writePID() error {
-	if d.pidFile == "" {
+func writePID(path string) error {
+	if path == "" {
 		return nil
 	}
-	if err := os.WriteFile(d.pidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
 		return fmt.Errorf("PidFile: %w", err)
 	}
 	return nil
 }
 
 // removePID removes the file if it is still about us.
-func (d *daemon) removePID() {
-	if d.pidFile == "" {
+func removePID(path string) {
+	if path == "" {
 		return
 	}
-	if text, err := os.ReadFile(d.pidFile); err == nil && string(text) == strconv.Itoa(os.Getpid())+"\n" {
-		_ = os.Remove(d.pidFile)
+	if text, err := os.ReadFile(path); err == nil && string(text) == strconv.Itoa(os.Getpid())+"\n" {
+		_ = os.Remove(path)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -36,6 +38,63 @@ func TestReload(t *testing.T) {
 	_ = n.cmd.Process.Signal(syscall.SIGHUP)
 	n.log("address=127.0.0.2")
 	n.session()
+}
+
+// TestReloadEverything changes what is not the server's own.
+func TestReloadEverything(t *testing.T) {
+	dir := prepare(t, "PidFile "+t.TempDir()+"/pid\nMetricsSocket "+t.TempDir()+"/metrics")
+	first := strings.Split(readFile(t, dir+"/config"), "\n")
+	oldPID, oldMetrics := strings.Fields(first[0])[1], strings.Fields(first[1])[1]
+	n := &nexecd{t: t, dir: dir, stderr: &buffer{}, done: make(chan error, 1)}
+	n.cmd = command(dir, "-D", "-E", dir+"/log", "-f", dir+"/config")
+	n.run()
+	n.waitFor("it listens", func() bool {
+		text, _ := os.ReadFile(dir + "/log")
+		m := regexp.MustCompile(`Server listening" pid=\d+ address=127.0.0.1:(\d+)`).FindSubmatch(text)
+		if m != nil {
+			n.port = string(m[1])
+		}
+		return m != nil
+	})
+	s := n.session()
+	reload := func(lines ...string) {
+		t.Helper()
+		rest := strings.Join(first[2:], "\n")
+		write(t, dir+"/config", rest+"\n"+strings.Join(lines, "\n")+"\n")
+		if err := os.Rename(dir+"/log", dir+"/log.old"); err != nil { // as logrotate
+			t.Fatal(err)
+		}
+		_ = n.cmd.Process.Signal(syscall.SIGHUP)
+		n.waitFor("it is read, into a new file", func() bool {
+			text, _ := os.ReadFile(dir + "/log")
+			return strings.Contains(string(text), "Received SIGHUP") || slices.Contains(lines, "LogLevel ERROR") && exists(dir+"/log")
+		})
+	}
+	first[len(first)-2] = "Subsystem nexec /bin/echo replaced"
+	reload("PidFile "+dir+"/pid2", "MetricsSocket "+dir+"/metrics2", "LogFormat json", "LogLevel DEBUG")
+	if out, err := n.ssh().Output(); err != nil || string(out) != "replaced\n" {
+		t.Errorf("Subsystem: %q %v", out, err)
+	}
+	s.echo("as it was")
+	if !exists(dir+"/pid2") || exists(oldPID) || !exists(dir+"/metrics2") || exists(oldMetrics) {
+		t.Error("PidFile or MetricsSocket is not where it should be")
+	}
+	if text := readFile(t, dir+"/log"); !strings.Contains(text, `{"time":"`) || !strings.Contains(text, `"msg":"Accepted publickey for`) {
+		t.Errorf("LogFormat: %s", text)
+	}
+	reload("MetricsSocket /nonexistent/metrics", "PidFile "+dir+"/pid3")
+	if !strings.Contains(readFile(t, dir+"/log"), "the old one stays") || exists(dir+"/pid3") || !exists(dir+"/pid2") || !exists(dir+"/metrics2") {
+		t.Errorf("a place that cannot be had:\n%s", readFile(t, dir+"/log"))
+	}
+	reload("LogLevel ERROR", "Match User nosuchuser", "LogLevel VERBOSE")
+	n.waitFor("the log has what Match asks for", func() bool {
+		_ = n.ssh("-l", "nosuchuser").Run()
+		return strings.Contains(readFile(t, dir+"/log"), "Failed publickey for nosuchuser")
+	})
+	_ = n.ssh().Run()
+	if text := readFile(t, dir+"/log"); strings.Contains(text, "Accepted") {
+		t.Errorf("LogLevel ERROR: %s", text)
+	}
 }
 
 func TestDrain(t *testing.T) {

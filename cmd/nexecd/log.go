@@ -5,23 +5,65 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 
+	"github.com/SumiTomohiko/nexec/sshserver"
 	"github.com/SumiTomohiko/nexec/sshserver/sshdconfig"
 )
 
-// newLog makes the log: one line per event on standard error or in a file.
-// Under systemd standard error is the journal, which has its own times.
-func newLog(o *options, cfg *sshdconfig.Config, stderr io.Writer) (*slog.Logger, func(), error) {
-	out, closeLog := stderr, func() {}
-	if o.logFile != "" {
-		f, err := os.OpenFile(o.logFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-		if err != nil {
-			return nil, nil, fmt.Errorf("log: %w", err)
-		}
-		out, closeLog = f, func() { f.Close() }
+// logOutput is where the log goes: standard error or a file. It may be written
+// to by several goroutines.
+type logOutput struct {
+	path string // empty: stderr
+	mu   sync.Mutex
+	w    io.Writer
+	file *os.File // what w is, unless it is standard error
+}
+
+func openLog(path string, stderr io.Writer) (*logOutput, error) {
+	o := &logOutput{path: path, w: stderr}
+	return o, o.reopen()
+}
+
+// reopen opens the file anew: the old one may have been renamed away.
+func (o *logOutput) reopen() error {
+	if o.path == "" {
+		return nil
 	}
-	opts := &slog.HandlerOptions{Level: level(cfg.Global.LogLevel)}
-	if os.Getenv("JOURNAL_STREAM") != "" && o.logFile == "" {
+	f, err := os.OpenFile(o.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("log: %w", err)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closeLocked()
+	o.file, o.w = f, f
+	return nil
+}
+
+func (o *logOutput) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.w.Write(p)
+}
+
+func (o *logOutput) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closeLocked()
+}
+
+func (o *logOutput) closeLocked() {
+	if o.file != nil {
+		_ = o.file.Close()
+	}
+}
+
+// newLog makes the log as it is configured: one line per event. Under systemd
+// standard error is the journal, which has its own times.
+func newLog(out *logOutput, cfg *sshdconfig.Config) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: slog.LevelDebug}
+	if os.Getenv("JOURNAL_STREAM") != "" && out.path == "" {
 		opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey && len(groups) == 0 {
 				return slog.Attr{}
@@ -33,20 +75,5 @@ func newLog(o *options, cfg *sshdconfig.Config, stderr io.Writer) (*slog.Logger,
 	if cfg.Global.LogFormat == "json" {
 		h = slog.NewJSONHandler(out, opts)
 	}
-	return slog.New(h).With("pid", os.Getpid()), closeLog, nil
-}
-
-// levelNone is above everything that is logged.
-const levelNone = slog.Level(100)
-
-func level(name string) slog.Level {
-	switch name {
-	case "QUIET":
-		return levelNone
-	case "FATAL", "ERROR":
-		return slog.LevelError
-	case "INFO":
-		return slog.LevelInfo
-	}
-	return slog.LevelDebug
+	return sshserver.NewLog(h, cfg.Global.LogLevel).With("pid", os.Getpid())
 }

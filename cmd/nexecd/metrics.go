@@ -8,12 +8,9 @@ import (
 	"os"
 	"sync"
 	"time"
-
-	"github.com/SumiTomohiko/nexec/sshserver"
 )
 
-// metrics serves counters in Prometheus' text format on a unix socket. Eight
-// numbers do not need a client library in a program that runs as root.
+// metrics serves counters for Prometheus on a unix socket.
 type metrics struct {
 	path   string
 	server *http.Server
@@ -21,7 +18,7 @@ type metrics struct {
 }
 
 // serveMetrics listens at path; an empty one is for no metrics.
-func serveMetrics(path string, stats *sshserver.Stats) (*metrics, error) {
+func serveMetrics(path string, handler http.Handler) (*metrics, error) {
 	m := &metrics{}
 	if path == "" {
 		return m, nil
@@ -42,7 +39,7 @@ func serveMetrics(path string, stats *sshserver.Stats) (*metrics, error) {
 	m.path = path
 	m.server = &http.Server{
 		ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second,
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeMetrics(w, stats) }),
+		Handler: handler,
 	}
 	m.done.Go(func() {
 		if err := m.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -64,25 +61,5 @@ func (m *metrics) close() {
 func (m *metrics) remove() {
 	if m.path != "" {
 		_ = os.Remove(m.path)
-	}
-}
-
-func writeMetrics(w http.ResponseWriter, s *sshserver.Stats) {
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-	for _, m := range []struct {
-		name, kind, help string
-		value            uint64
-	}{
-		{"nexecd_connections_total", "counter", "Connections accepted from the network.", s.Connections.Load()},
-		{"nexecd_connections_refused_total", "counter", "Connections dropped by a limit.", s.Refused.Load()},
-		{"nexecd_authentication_failures_total", "counter", "Connections that ended after failed authentication.", s.Failed.Load()},
-		{"nexecd_logins_total", "counter", "Connections that logged in.", s.Accepted.Load()},
-		{"nexecd_sessions_total", "counter", "Sessions started.", s.Sessions.Load()},
-		{"nexecd_connections", "gauge", "Connections at present.", uint64(max(s.OpenConns.Load(), 0))},
-		{"nexecd_sessions", "gauge", "Sessions at present.", uint64(max(s.OpenSessions.Load(), 0))},
-		{"nexecd_received_bytes_total", "counter", "Bytes received on connections that have ended.", s.Received.Load()},
-		{"nexecd_sent_bytes_total", "counter", "Bytes sent on connections that have ended.", s.Sent.Load()},
-	} {
-		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n%s %d\n", m.name, m.help, m.name, m.kind, m.name, m.value)
 	}
 }

@@ -31,16 +31,13 @@ func run(o *options, stdout, stderr io.Writer) error {
 	if o.dump {
 		return dump(o, cfg, stdout)
 	}
-	log, closeLog, err := newLog(o, cfg, stderr)
+	out, err := openLog(o.logFile, stderr)
 	if err != nil {
 		return err
 	}
-	defer closeLog()
+	defer out.close()
+	log := newLog(out, cfg)
 	sc, err := serverConfig(cfg, o.check, stderr, log)
-	if err != nil {
-		return err
-	}
-	handlers, err := subsystems(cfg)
 	if err != nil {
 		return err
 	}
@@ -51,7 +48,7 @@ func run(o *options, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	d := &daemon{options: o, self: self, log: log, stderr: stderr, server: sshserver.New(sc, handlers, log)}
+	d := &daemon{options: o, self: self, log: log, out: out, stderr: stderr, server: sshserver.New(sc)}
 	if o.inetd {
 		return d.serveStdin()
 	}

@@ -145,7 +145,11 @@ func serverConfig(cfg *sshdconfig.Config, check bool, announce io.Writer, log *s
 	if err := checkKeyFiles(&cfg.Global); err != nil {
 		return nil, err
 	}
-	return &sshserver.Config{HostKeys: signers, Auth: auth}, nil
+	handlers, err := subsystems(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &sshserver.Config{HostKeys: signers, Auth: auth, Handlers: handlers, Log: log}, nil
 }
 
 // checkKeyFiles makes files that would refuse every login known at the start.

@@ -302,14 +302,34 @@ func (c *Config) For(conn *Conn) *Settings {
 // MostAuthTries is the highest MaxAuthTries that any connection can have.
 func (c *Config) MostAuthTries() int {
 	most := c.Global.MaxAuthTries
+	c.each("MaxAuthTries", func(s *Settings) { most = max(most, s.MaxAuthTries) })
+	return most
+}
+
+// cipherLimit is the least after which any cipher's keys are renewed anyway.
+const cipherLimit = 1 << 30
+
+// LeastRekeyLimit is the lowest RekeyLimit that any connection can have; 0 is
+// the cipher's own.
+func (c *Config) LeastRekeyLimit() uint64 {
+	least := c.Global.RekeyLimit
+	c.each("RekeyLimit", func(s *Settings) {
+		if s.RekeyLimit != 0 && (s.RekeyLimit < least || least == 0 && s.RekeyLimit < cipherLimit) {
+			least = s.RekeyLimit
+		}
+	})
+	return least
+}
+
+// each calls f with what every Match block says of one keyword.
+func (c *Config) each(name string, f func(*Settings)) {
 	for _, b := range c.blocks {
 		for _, d := range b.directives {
-			if d.key.Name == "MaxAuthTries" {
+			if d.key.Name == name {
 				s := Settings{}
-				_, _ = d.key.set(&s, d.args)
-				most = max(most, s.MaxAuthTries)
+				_, _ = d.key.set(&s, d.args) // it passed when it was read
+				f(&s)
 			}
 		}
 	}
-	return most
 }
