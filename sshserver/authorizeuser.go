@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/SumiTomohiko/nexec/keys"
 	"github.com/SumiTomohiko/nexec/sshserver/sshdconfig"
@@ -271,6 +273,15 @@ func describeKey(key ssh.PublicKey) string {
 	return keyKind(key) + " " + ssh.FingerprintSHA256(plainKey(key))
 }
 
+// describeLogin is describeKey with what says whose certificate it was.
+func describeLogin(key ssh.PublicKey) string {
+	text := describeKey(key)
+	if cert, ok := key.(*ssh.Certificate); ok {
+		text += fmt.Sprintf(" ID %s (serial %d) CA %s", printable(cert.KeyId), cert.Serial, describeKey(cert.SignatureKey))
+	}
+	return text
+}
+
 func plainKey(key ssh.PublicKey) ssh.PublicKey {
 	if cert, ok := key.(*ssh.Certificate); ok {
 		return cert.Key
@@ -295,8 +306,17 @@ func keyKind(key ssh.PublicKey) string {
 	return name
 }
 
-// printableText is printable for messages of a program, which may be longer.
-func printableText(s string) string {
-	q := strconv.QuoteToASCII(strings.TrimRight(s, "\r\n"))
-	return q[1 : len(q)-1]
+// Printable makes text of a program or a user fit for a line of a log: what
+// does not show is escaped. It is not cut.
+func Printable(s string) string {
+	var b strings.Builder
+	for _, r := range strings.TrimRight(s, "\r\n") {
+		if unicode.IsPrint(r) && r != utf8.RuneError {
+			b.WriteRune(r)
+			continue
+		}
+		q := strconv.QuoteRuneToASCII(r)
+		b.WriteString(q[1 : len(q)-1])
+	}
+	return b.String()
 }

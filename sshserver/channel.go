@@ -3,6 +3,8 @@ package sshserver
 import (
 	"context"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -22,8 +24,9 @@ func (c *conn) serveChannel(nc ssh.NewChannel) {
 	}
 	ctx, gone := context.WithCancel(c.ctx)
 	defer gone()
+	counted := &countedChannel{Channel: channel}
 	s := &Session{
-		Grant: c.grant, End: c.end, User: c.user, Log: c.log, ctx: ctx, channel: channel,
+		Grant: c.grant, End: c.end, User: c.user, Log: c.log, ctx: ctx, channel: counted, stats: &c.server.stats,
 	}
 	size := 0
 	for req := range requests {
@@ -96,9 +99,12 @@ func (c *conn) runHandler(s *Session, h Handler, requests <-chan *ssh.Request, g
 	c.log.Info("Starting session", "subsystem", s.Subsystem)
 	c.server.stats.Sessions.Add(1)
 	c.server.stats.OpenSessions.Add(1)
+	began := time.Now()
 	exit := h.ServeSSH(s)
 	c.server.stats.OpenSessions.Add(-1)
-	c.log.Info("Session ended", "subsystem", s.Subsystem, "status", exit.Code, "signal", exit.Signal)
+	received, sent := s.Bytes()
+	c.log.Info("Session ended", "subsystem", s.Subsystem, "status", exit.Code, "signal", exit.Signal,
+		"received", received, "sent", sent, "seconds", int(time.Since(began).Seconds()))
 	_ = s.channel.CloseWrite()
 	sendExit(s.channel, exit)
 	_ = s.channel.Close()
@@ -116,4 +122,22 @@ func sendExit(channel ssh.Channel, e Exit) {
 		Core          bool
 		Message, Lang string
 	}{e.Signal, e.Core, "", ""}))
+}
+
+// countedChannel counts the bytes of a session.
+type countedChannel struct {
+	ssh.Channel
+	read, wrote atomic.Uint64
+}
+
+func (c *countedChannel) Read(p []byte) (int, error) {
+	n, err := c.Channel.Read(p)
+	c.read.Add(uint64(n))
+	return n, err
+}
+
+func (c *countedChannel) Write(p []byte) (int, error) {
+	n, err := c.Channel.Write(p)
+	c.wrote.Add(uint64(n))
+	return n, err
 }

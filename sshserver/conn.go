@@ -68,7 +68,7 @@ func (c *conn) serve() {
 	c.raw.grow()
 	c.server.stats.Accepted.Add(1)
 	c.log = c.log.With("user", c.user)
-	key := describeKey(c.grant.Key)
+	key := describeLogin(c.grant.Key)
 	c.log.Info(fmt.Sprintf("Accepted publickey for %s from %s port %d ssh2: %s", printable(c.user), c.end.Addr, c.end.Port, key),
 		"key", key, "where", c.grant.Where)
 	c.run(chans, requests)

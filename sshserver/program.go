@@ -43,6 +43,10 @@ type Program struct {
 	// Policy makes a document that the program gets on descriptor 3, which an
 	// additional argument "--policy-fd 3" tells it of. No document, no argument.
 	Policy func(*Session) ([]byte, error)
+	// Report is called with each line that the program writes to the
+	// descriptor that the variable NEXECD_REPORT_FD names, without the line's
+	// end. What a program reports it may have made up: it runs as the user.
+	Report func(s *Session, line []byte)
 }
 
 // ServeSSH runs the program.
@@ -52,7 +56,7 @@ func (p *Program) ServeSSH(s *Session) Exit {
 		s.Log.Info("refused", "reason", "/etc/nologin")
 		return Exit{Code: 254}
 	}
-	r := &running{session: s}
+	r := &running{session: s, program: p}
 	if err := r.start(p); err != nil {
 		s.Log.Error("cannot start", "program", p.Path, "error", err)
 		fmt.Fprintf(s.Stderr(), "nexecd: cannot start the session: %v\r\n", err)
@@ -78,9 +82,11 @@ func nologin(a *Account) string {
 // running is a program that has been started.
 type running struct {
 	session *Session
+	program *Program
 	cmd     *exec.Cmd
 	socket  *net.UnixConn // our end
 	errors  *os.File      // the program's standard error
+	reports *os.File      // what the program reports, or nil
 	exited  chan struct{} // it is a zombie
 	copies  sync.WaitGroup
 }
@@ -104,17 +110,29 @@ func (r *running) start(p *Program) error {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, errTheirs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: credential(r.session.Grant.Account)}
 	policy, err := p.policyFile(r.session)
+	var reports *os.File
+	if err == nil && p.Report != nil {
+		r.reports, reports, err = os.Pipe()
+	}
 	if err == nil {
 		if policy != nil {
 			defer policy.Close()
 			cmd.ExtraFiles = []*os.File{policy}
 			cmd.Args = append(cmd.Args, "--policy-fd", fmt.Sprint(PolicyDescriptor))
 		}
+		if reports != nil {
+			defer reports.Close()
+			cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", reportVariable, 3+len(cmd.ExtraFiles)))
+			cmd.ExtraFiles = append(cmd.ExtraFiles, reports)
+		}
 		err = cmd.Start()
 	}
 	if err != nil {
 		ours.Close()
 		errOurs.Close()
+		if r.reports != nil {
+			r.reports.Close()
+		}
 		return err
 	}
 	r.cmd = cmd
@@ -180,6 +198,9 @@ func (r *running) wait() Exit {
 	}()
 	r.copies.Go(r.copyOut)
 	r.copies.Go(r.copyErrors)
+	if r.reports != nil {
+		r.copies.Go(r.readReports)
+	}
 	go func() {
 		defer close(r.exited)
 		waitZombie(r.cmd.Process.Pid)
@@ -191,9 +212,15 @@ func (r *running) wait() Exit {
 	err := r.cmd.Wait()
 	_ = r.socket.SetReadDeadline(time.Now().Add(lingerTime))
 	_ = r.errors.SetReadDeadline(time.Now().Add(lingerTime))
+	if r.reports != nil {
+		_ = r.reports.SetReadDeadline(time.Now().Add(lingerTime))
+	}
 	r.copies.Wait()
 	r.socket.Close()
 	r.errors.Close()
+	if r.reports != nil {
+		r.reports.Close()
+	}
 	return exitOf(err)
 }
 
@@ -260,7 +287,7 @@ func (r *running) copyErrors() {
 		n, err := r.errors.Read(buf)
 		if k := min(n, left); k > 0 {
 			left -= k
-			r.session.Log.Info("stderr", "text", printableText(string(buf[:k])))
+			r.session.Log.Info("stderr", "text", Printable(string(buf[:k])))
 			_, _ = r.session.Stderr().Write(buf[:k])
 			if left == 0 {
 				r.session.Log.Info("stderr: the rest is dropped", "limit", maxStderr)

@@ -81,7 +81,7 @@ func TestProgramEnds(t *testing.T) {
 		"kill -KILL $$":                         {"", "", "signal KILL"},
 		"exit 0":                                {"", "", "status 0"},
 		"sleep 1000 & echo left":                {"left\n", "", "status 0"},
-		"setsid sleep 3 & echo away":            {"away\n", "", "status 0"},
+		"setsid sleep 40 & echo away":           {"away\n", "", "status 0"},
 		"exec <&- >&-; sleep 0.1; exit 7":       {"", "", "status 7"},
 		"head -c 70000 /dev/zero >&2; echo fin": {"fin\n", strings.Repeat("\x00", maxStderr), "status 0"},
 	} {
@@ -91,7 +91,7 @@ func TestProgramEnds(t *testing.T) {
 		if got != want {
 			t.Errorf("%s: %.100q, want %.100q\n%s", text, fmt.Sprint(got), fmt.Sprint(want), s.log)
 		}
-		if d := time.Since(began); d > 2500*time.Millisecond {
+		if d := time.Since(began); d > 20*time.Second {
 			t.Errorf("%s: took %v", text, d)
 		}
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"io"
 	"log/slog"
-
-	"golang.org/x/crypto/ssh"
 )
 
 // Handler serves a subsystem. ServeSSH returns when the session is over; the
@@ -45,8 +43,17 @@ type Session struct {
 	Log *slog.Logger
 
 	ctx     context.Context
-	channel ssh.Channel
+	channel *countedChannel
+	stats   *Stats
 }
+
+// Bytes returns how much has come from the client and gone to it so far.
+func (s *Session) Bytes() (received, sent uint64) {
+	return s.channel.read.Load(), s.channel.wrote.Load()
+}
+
+// CountCommand counts a command that a session has run.
+func (s *Session) CountCommand() { s.stats.Commands.Add(1) }
 
 // Context ends when the client has closed the channel or is gone.
 func (s *Session) Context() context.Context { return s.ctx }

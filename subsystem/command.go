@@ -24,6 +24,8 @@ type command struct {
 	num  uint32
 	tag  uint32
 	exec *fsyscall.Exec
+	// requested is the argv that was asked for; the policy may change exec's.
+	requested []string
 
 	started, ended chan namespace.Event // one each
 	stopped        chan namespace.Event // the last few
@@ -49,7 +51,7 @@ const maxHeld = 64
 // exec takes a request for a command.
 func (s *session) exec(tag uint32, x *fsyscall.Exec) error {
 	c := &command{
-		s: s, num: x.Cmd, tag: tag, exec: x,
+		s: s, num: x.Cmd, tag: tag, exec: x, requested: x.Argv,
 		started: make(chan namespace.Event, 1), ended: make(chan namespace.Event, 1), stopped: make(chan namespace.Event, 4),
 	}
 	s.mu.Lock()
@@ -105,6 +107,7 @@ func (c *command) live() {
 	stage, errno := c.start()
 	if stage != fsyscall.ExecStarted {
 		c.stopPumps(0)
+		c.reportRefused(errno)
 		c.reply(stage, errno, 0)
 		return
 	}
@@ -112,10 +115,12 @@ func (c *command) live() {
 	case ev := <-c.started:
 		if ev.Stage != fsyscall.ExecStarted {
 			c.stopPumps(0)
+			c.reportRefused(ev.Errno)
 			c.reply(ev.Stage, ev.Errno, 0)
 			return
 		}
 		c.attachTerminal(ev.Master)
+		c.reportStart()
 		if c.reply(ev.Stage, 0, ev.PID) != nil {
 			c.s.end(c.s.linkError())
 		}
@@ -164,11 +169,10 @@ func (c *command) endStreams() {
 // start applies the policy, makes the streams and gives init the order.
 func (c *command) start() (fsyscall.ExecStage, fsyscall.Errno) {
 	s := c.s
-	requested := c.exec.Argv
 	if errno := s.policy.apply(c.exec, s.login.shell); errno != 0 {
 		return fsyscall.ExecDenied, errno
 	}
-	c.exec.Env = s.environment(c.exec, requested)
+	c.exec.Env = s.environment(c.exec, c.requested)
 	order := namespace.Command{Exec: c.exec, Path: cmp.Or(lookup(c.exec.Env, "PATH"), s.login.path), Shell: s.login.shell}
 	if err := c.makeStreams(&order); err != nil {
 		return fsyscall.ExecStdio, errnoOf(err)
@@ -227,11 +231,13 @@ func (c *command) watch() {
 		case ev := <-c.stopped:
 			c.s.notice(fsyscall.OpStopped, &fsyscall.Stopped{Cmd: c.num, Sig: ev.Signal})
 		case ev := <-c.ended:
+			c.reportEnd(ev)
 			c.finish(ev)
 			return
 		case <-c.s.space.Gone():
 			select {
 			case ev := <-c.ended:
+				c.reportEnd(ev)
 				c.finish(ev)
 			default:
 				c.stopPumps(0)

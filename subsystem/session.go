@@ -72,6 +72,8 @@ type Options struct {
 	NewFiles func(FilesConfig) Files
 	// Policy is what the front door allows; nil allows everything.
 	Policy *Policy
+	// Reporter is told of commands; nil: nobody is.
+	Reporter *Reporter
 	// Environ is the environment that the front door gave; see [Serve].
 	Environ []string
 	// Relay are the link's settings.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -83,8 +84,12 @@ func serve(policyFD int) error {
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer stop()
+	reporter, err := newReporter()
+	if err != nil {
+		return err
+	}
 	return subsystem.Serve(rw, subsystem.Options{
-		NewFiles: newFiles, Policy: policy, Environ: os.Environ(), Context: ctx,
+		NewFiles: newFiles, Policy: policy, Reporter: reporter, Environ: os.Environ(), Context: ctx,
 		Relay: relay.Config{Compress: true},
 	})
 }
@@ -112,6 +117,26 @@ func readPolicy(fd int) (*subsystem.Policy, error) {
 	f := os.NewFile(uintptr(fd), "policy")
 	defer f.Close()
 	return subsystem.ReadPolicy(f)
+}
+
+// reportVariable names the descriptor that nexecd reads its log's events from.
+// It is no flag, because sshd, and any other program in our place, knows none.
+const reportVariable = "NEXECD_REPORT_FD"
+
+func newReporter() (*subsystem.Reporter, error) {
+	v := os.Getenv(reportVariable)
+	if v == "" {
+		return nil, nil
+	}
+	fd, err := strconv.Atoi(v)
+	if err != nil || fd < 3 {
+		return nil, fmt.Errorf("%s=%s: not a descriptor of the front door's", reportVariable, v)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return nil, fmt.Errorf("%s=%s: not a pipe", reportVariable, v)
+	}
+	return subsystem.NewReporter(fd)
 }
 
 // checkStream refuses to speak the protocol to a terminal or a file.

@@ -83,7 +83,7 @@ func subsystems(cfg *sshdconfig.Config) (map[string]sshserver.Handler, error) {
 		return nil, fmt.Errorf("Subsystem nexec %s: not executable", argv[0])
 	}
 	return map[string]sshserver.Handler{
-		"nexec": &sshserver.Program{Path: argv[0], Args: argv[1:], Policy: policy},
+		"nexec": &sshserver.Program{Path: argv[0], Args: argv[1:], Policy: policy, Report: logReport},
 	}, nil
 }
 
