@@ -7,6 +7,7 @@
 //
 //	Run ─ loop            signals, replies, notices; the only one that decides
 //	 ├─ pumps             one per standard stream: endpoint ↔ relay.Stream
+//	 ├─ guard             a process that gives the terminal back if this one dies
 //	 ├─ Session.receive   reads StreamControl
 //	 ├─ Session.send      writes StreamControl, so that a dead link blocks nobody
 //	 └─ fileService       fslave's process, its standard error, and

@@ -21,6 +21,10 @@ type Config struct {
 	Terminal TerminalUse
 	// NoInput: the command's standard input is /dev/null, as ssh -n.
 	NoInput bool
+	// Guard are the arguments, the program's name first, with which this
+	// program calls RunGuard. Nil: nobody looks after the terminal when this
+	// process is killed.
+	Guard []string
 	// Refine may change the fields above once the byte stream is open, by
 	// what the way there said. May be nil.
 	Refine func(*Config)
@@ -136,6 +140,7 @@ func (r *run) prepare() (*fsyscall.Exec, error) {
 	r.stdio = classify(r.fds, r.closed, r.cfg.Terminal)
 	if r.stdio.hasTerminal() {
 		r.tty = newTerminal(r.stdio.tty, r.wantsRaw())
+		r.tty.watch = func(fd int) *guard { return startGuard(r.cfg.Guard, fd) }
 	}
 	return r.makeExec(), nil
 }
@@ -347,6 +352,7 @@ func (r *run) finish(err error) Result {
 	if r.command != nil {
 		r.command.join()
 	}
+	r.tty.close()
 	signal.Stop(r.signals)
 	r.stats.Total = time.Since(r.began)
 	return r.result(err)

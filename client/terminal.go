@@ -18,10 +18,12 @@ import (
 //
 // All methods may be called from any goroutine.
 type terminal struct {
-	fd  int  // -1: none
-	raw bool // wanted while in the foreground
+	fd    int  // -1: none
+	raw   bool // wanted while in the foreground
+	watch func(fd int) *guard
 
 	mu        sync.Mutex
+	guard     *guard       // nil until the terminal is raw
 	active    bool         // raw now
 	suspended bool         // stopping, or over: not to be made raw
 	saved     unix.Termios // before it was made raw
@@ -56,6 +58,10 @@ func (t *terminal) enter() {
 		t.saved = *now
 	}
 	t.set = rawModes(*now)
+	if t.guard == nil && t.watch != nil {
+		t.guard = t.watch(t.fd)
+	}
+	t.guard.tell(guardOrder{guardArmed, t.saved, t.set})
 	if unix.IoctlSetTermios(t.fd, unix.TCSETSW2, &t.set) == nil {
 		t.active = true
 	}
@@ -76,6 +82,15 @@ func (t *terminal) leave(stay bool) {
 	if t.foreground() {
 		_ = unix.IoctlSetTermios(t.fd, unix.TCSETSW2, &t.saved)
 	}
+	t.guard.tell(guardOrder{Armed: guardDisarmed})
+}
+
+// close follows the last leave.
+func (t *terminal) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.guard.stop()
+	t.guard = nil
 }
 
 // resume follows a SIGCONT: the shell may have set other modes meanwhile.

@@ -21,7 +21,15 @@ import (
 // transfer.
 const gcPercent = 400
 
+// guardOption, as the only argument, makes nexec the guard of a terminal; see
+// client.RunGuard. It is nexec's own and not for users.
+const guardOption = "--guard-terminal"
+
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == guardOption {
+		client.RunGuard()
+		return
+	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
@@ -166,7 +174,7 @@ func runCommand(v *voice, o *options, hc hostConfig, s speaker) (client.Result, 
 	}
 	res := client.Run(context.Background(), client.Config{
 		Session: session, Argv: o.argv, Env: o.envRules(), Terminal: o.terminal, NoInput: o.noInput,
-		Refine: way.refine,
+		Guard: []string{"nexec", guardOption}, Refine: way.refine,
 	})
 	wayErr := way.wait()
 	var lost *client.LostError

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -101,6 +103,18 @@ func (s *screen) modes() *unix.Termios {
 		s.t.Fatal(cerr, err)
 	}
 	return modes
+}
+
+// set sets the terminal's modes, as a shell does that has it back.
+func (s *screen) set(modes *unix.Termios) {
+	s.t.Helper()
+	raw, err := s.tty.SyscallConn()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if cerr := raw.Control(func(fd uintptr) { err = unix.IoctlSetTermios(int(fd), unix.TCSETS, modes) }); cerr != nil || err != nil {
+		s.t.Fatal(cerr, err)
+	}
 }
 
 func (s *screen) isRaw() bool { return s.modes().Lflag&unix.ICANON == 0 }
@@ -199,6 +213,65 @@ func TestTerminalRestoredOnEveryEnd(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTerminalRestoredWhenKilled ends nexec in ways that it cannot answer: the
+// terminal is given back by the process that it keeps for that, unless somebody
+// has set it anew.
+func TestTerminalRestoredWhenKilled(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		sig  unix.Signal
+		anew bool
+	}{{"killed", unix.SIGKILL, false}, {"a fault", unix.SIGSEGV, false}, {"killed, set anew", unix.SIGKILL, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			s := atTerminal(t, nil, nexecArgs("sh", "-c", "echo here; sleep 1000")...)
+			s.expect("here")
+			s.await("raw terminal", s.isRaw)
+			guard := guardOf(t, s.cmd.Process.Pid)
+			want := s.before
+			if c.anew {
+				want.Lflag ^= unix.ECHO
+				s.set(&want)
+			}
+			if err := s.cmd.Process.Signal(c.sig); err != nil {
+				t.Fatal(err)
+			}
+			s.await("end of the guard", func() bool { return !alive(guard) })
+			if now := *s.modes(); now != want {
+				t.Errorf("the terminal was left as %+v, want %+v", now, want)
+			}
+		})
+	}
+}
+
+// guardOf finds the guard of an nexec.
+func guardOf(t *testing.T, pid int) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		stat, _ := os.ReadFile("/proc/" + e.Name() + "/stat")
+		line, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		_, parent, _ := strings.Cut(string(stat), ") ")
+		if len(parent) > 2 && strings.HasPrefix(parent[2:], fmt.Sprintf("%d ", pid)) && strings.Contains(string(line), guardOption) {
+			guard, err := strconv.Atoi(e.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return guard
+		}
+	}
+	t.Fatalf("process %d has no guard", pid)
+	return 0
+}
+
+// alive tells whether a process runs; a zombie does not.
+func alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(stat), ") Z ")
 }
 
 func TestTerminalOfFailedCommand(t *testing.T) {
