@@ -27,10 +27,11 @@ type bench struct {
 	max  time.Duration
 }
 
-func shapes() []Shape {
-	return []Shape{
+func shapes() []harness.Shape {
+	return []harness.Shape{
 		{Name: "loopback"},
 		{Name: "20ms-1G", Delay: 10 * time.Millisecond, Rate: 1e9 / 8},
+		{Name: "80ms-1G", Delay: 40 * time.Millisecond, Rate: 1e9 / 8},
 		{Name: "80ms-100M", Delay: 40 * time.Millisecond, Rate: 100e6 / 8},
 	}
 }
@@ -38,7 +39,7 @@ func shapes() []Shape {
 func main() {
 	var (
 		rowNames  = flag.String("rows", "echo,find,git-status,git-grep,lua,untar,python,read,write,cpu,usr", "rows to run, or all; also find-100k, find-1m")
-		linkNames = flag.String("links", "loopback,20ms-1G,80ms-100M", "links to run over")
+		linkNames = flag.String("links", "loopback,20ms-1G,80ms-100M", "links to run over; also 80ms-1G")
 		peerNames = flag.String("peers", "native,ssh,rsync,sshfs,nexec", "what to measure")
 		runs      = flag.Int("runs", 3, "runs of each row, of which the median counts")
 		limit     = flag.Duration("max", 2*time.Minute, "how long one run may take")
@@ -116,10 +117,10 @@ func (b *bench) run(rowNames, linkNames, peerNames []string, out string) (err er
 }
 
 // overLink runs all rows over one link.
-func (b *bench) overLink(shape Shape, nexecdPort, sshdPort int, rowNames, peerNames []string, report *report) error {
+func (b *bench) overLink(shape harness.Shape, nexecdPort, sshdPort int, rowNames, peerNames []string, report *report) error {
 	ports := map[string]int{"nexec-" + shape.Name: nexecdPort, "ssh-" + shape.Name: sshdPort}
 	for alias, port := range ports {
-		link, err := NewLink(shape, fmt.Sprintf("127.0.0.1:%d", port))
+		link, err := harness.NewLink(shape, fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			return err
 		}
@@ -151,7 +152,7 @@ func (b *bench) overLink(shape Shape, nexecdPort, sshdPort int, rowNames, peerNa
 
 // row runs a row's peers in turn, several times over, so that what disturbs
 // the machine disturbs all of them.
-func (b *bench) row(shape Shape, r row, dir string, peerNames []string, report *report) {
+func (b *bench) row(shape harness.Shape, r row, dir string, peerNames []string, report *report) {
 	given := map[string]bool{}
 	for run := range b.runs {
 		if run > 0 && r.slow {

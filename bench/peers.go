@@ -32,7 +32,7 @@ type peer struct {
 	measure func(r row, dir string) (map[string]measurement, error)
 }
 
-func (b *bench) peers(shape Shape) []peer {
+func (b *bench) peers(shape harness.Shape) []peer {
 	p := peering{b, shape}
 	always := func(row) bool { return true }
 	return []peer{
@@ -46,7 +46,7 @@ func (b *bench) peers(shape Shape) []peer {
 
 type peering struct {
 	*bench
-	shape Shape
+	shape harness.Shape
 }
 
 // timed runs a script on the client and returns how long it took.

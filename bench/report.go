@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/SumiTomohiko/nexec/test/harness"
 )
 
 // columns in the order of the table.
@@ -66,7 +68,7 @@ func (r *report) cell(link, row, column string) *cell {
 	return c
 }
 
-func (r *report) see(s Shape, w row) {
+func (r *report) see(s harness.Shape, w row) {
 	if !slices.Contains(r.links, s.Name) {
 		r.links = append(r.links, s.Name)
 	}
@@ -75,14 +77,14 @@ func (r *report) see(s Shape, w row) {
 	}
 }
 
-func (r *report) add(s Shape, w row, column string, m measurement) {
+func (r *report) add(s harness.Shape, w row, column string, m measurement) {
 	r.see(s, w)
 	c := r.cell(s.Name, w.name, column)
 	c.Runs = append(c.Runs, m)
 }
 
 // note says why a column is empty.
-func (r *report) note(s Shape, w row, peer string, err error) {
+func (r *report) note(s harness.Shape, w row, peer string, err error) {
 	r.see(s, w)
 	for _, column := range columns() {
 		if strings.HasPrefix(column, peer) {
@@ -157,7 +159,7 @@ func (r *report) extra(link string, w row) (trips, memory string) {
 }
 
 // line is what is printed when a row is done.
-func (r *report) line(s Shape, w row) string {
+func (r *report) line(s harness.Shape, w row) string {
 	var parts []string
 	for _, column := range columns() {
 		if text := r.text(s.Name, w, column); text != "–" {

@@ -26,9 +26,13 @@ type Opener func(ctx context.Context) (io.ReadWriteCloser, error)
 
 // SessionConfig describes a session.
 type SessionConfig struct {
-	Open  Opener
-	Files Files
-	View  []fsyscall.ViewRule
+	Open Opener
+	// Further opens a further byte stream to a nexec-server of the same host
+	// and user, once Open's stands; nil: there cannot be any. It is called
+	// only where that pays; see further. Errors are not the user's business.
+	Further Opener
+	Files   Files
+	View    []fsyscall.ViewRule
 	// Prefetch is the working directory of the first command, which must be
 	// absolute and clean. Where the view takes it from this machine, the way
 	// there is sent to the server before it asks; see [fsyscall.Prefetch].
@@ -69,7 +73,7 @@ type Session struct {
 // waits for nothing that the server says. stdio has the descriptors of the
 // first command's standard streams that are files, by slot.
 func Start(ctx context.Context, cfg SessionConfig, stdio map[int]int) (*Session, error) {
-	hello, err := makeHello(cfg)
+	hello, secret, err := makeHello(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -91,6 +95,10 @@ func Start(ctx context.Context, cfg SessionConfig, stdio map[int]int) (*Session,
 		prefetch = fsyscall.Prefetch(p)
 	}
 	s.wg.Go(func() { s.serveFiles(prefetch) })
+	if cfg.Further != nil {
+		f := newFurther(s.link, cfg.Further, secret)
+		s.wg.Go(func() { f.run(s.greeted) })
+	}
 	return s, nil
 }
 
@@ -136,17 +144,18 @@ func loopback(rw io.ReadWriteCloser) bool {
 	return err == nil && addr.Addr().Unmap().IsLoopback()
 }
 
-func makeHello(cfg SessionConfig) ([]byte, error) {
+// makeHello returns the session's first message, and the secret in it.
+func makeHello(cfg SessionConfig) (msg []byte, secret [32]byte, err error) {
 	h := &fsyscall.Hello{
 		Version: fsyscall.Version, UID: uint32(unix.Geteuid()), GID: uint32(unix.Getegid()),
 		View: cfg.View, Prefetched: cfg.prefetched(), Sync: cfg.Sync, NoCache: cfg.NoCache, Trace: cfg.Trace,
 	}
 	if _, err := rand.Read(h.Secret[:]); err != nil {
-		return nil, fmt.Errorf("cannot make the session's secret: %w", err)
+		return nil, secret, fmt.Errorf("cannot make the session's secret: %w", err)
 	}
 	groups, err := unix.Getgroups()
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the groups: %w", err)
+		return nil, secret, fmt.Errorf("cannot read the groups: %w", err)
 	}
 	for _, g := range groups {
 		h.Groups = append(h.Groups, uint32(g))
@@ -160,7 +169,8 @@ func makeHello(cfg SessionConfig) ([]byte, error) {
 	h.Hostname, _ = os.Hostname() // only shown
 	now := time.Now()
 	h.Now = fsyscall.Time{Sec: now.Unix(), Nsec: uint32(now.Nanosecond())}
-	return fsyscall.AppendMessage(nil, fsyscall.Header{Kind: fsyscall.KindNotice, Op: fsyscall.OpHello}, h)
+	msg, err = fsyscall.AppendMessage(nil, fsyscall.Header{Kind: fsyscall.KindNotice, Op: fsyscall.OpHello}, h)
+	return msg, h.Secret, err
 }
 
 // fail ends the session with err; the first one counts.

@@ -22,6 +22,7 @@ type Channel struct {
 	ssh.Channel
 	conn     *Conn
 	name     string
+	quiet    bool          // nothing of it is shown
 	accepted chan struct{} // the server has answered the request
 	refused  error         // valid once accepted is closed
 	drained  chan struct{} // its stderr and requests are read to the end
@@ -42,11 +43,21 @@ type ExitStatus struct {
 // it at once; a refusal is a *SubsystemError from Read, or from Accepted. It
 // may be called several times.
 func (c *Conn) OpenSubsystem(ctx context.Context, name string) (*Channel, error) {
+	return c.openSubsystem(ctx, name, false)
+}
+
+// OpenFurther is OpenSubsystem for a channel that the user need not hear of:
+// what comes on its stderr is not shown.
+func (c *Conn) OpenFurther(ctx context.Context, name string) (*Channel, error) {
+	return c.openSubsystem(ctx, name, true)
+}
+
+func (c *Conn) openSubsystem(ctx context.Context, name string, quiet bool) (*Channel, error) {
 	raw, reqs, err := c.openChannel(ctx, "session", nil)
 	if err != nil {
 		return nil, fmt.Errorf("open a channel to %s: %w", printable(c.cfg.HostName), err)
 	}
-	ch := &Channel{Channel: raw, conn: c, name: name, accepted: make(chan struct{}), drained: make(chan struct{})}
+	ch := &Channel{Channel: raw, conn: c, name: name, quiet: quiet, accepted: make(chan struct{}), drained: make(chan struct{})}
 	for _, env := range c.environment() {
 		payload := ssh.Marshal(struct{ Name, Value string }{env[0], env[1]})
 		if _, err := raw.SendRequest("env", false, payload); err != nil {
@@ -245,7 +256,9 @@ func (ch *Channel) readStderr() {
 			if !found && len(line) < maxStderr && (err == nil || len(line) == 0) {
 				break
 			}
-			ch.conn.ui.warn("%s: %s", ch.conn.cfg.HostName, text)
+			if !ch.quiet {
+				ch.conn.ui.warn("%s: %s", ch.conn.cfg.HostName, text)
+			}
 			line = append(line[:0], rest...)
 		}
 		if err != nil {

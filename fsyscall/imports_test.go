@@ -22,7 +22,8 @@ var order = `
 	fsyscall < relay, view
 	fsyscall, relay < fslave, subsystem/fmaster, client/clienttest
 	fsyscall < subsystem/namespace
-	subsystem/namespace, subsystem/fmaster, view < subsystem
+	relay < subsystem/handover
+	subsystem/namespace, subsystem/fmaster, subsystem/handover, view < subsystem
 	keys < sshserver/sshdconfig, dial
 	sshserver/sshdconfig < sshserver
 	client/startup, fsyscall, relay, fslave, view, dial < client

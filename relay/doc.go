@@ -74,6 +74,17 @@
 // use the first. When an attached byte stream ends, its sender sends what was
 // not acknowledged again, elsewhere; a frame that comes twice is ignored.
 //
+// What comes in place of an attached byte stream's preamble is no peer's, and
+// costs that byte stream only. Where the program at a byte stream's end is
+// started for it alone, as a subsystem's is, an attached one begins with a join
+// record, before the preamble, that has the program hand it over to the
+// session's own process:
+//
+//	 0  8  "\xCEjoin\r\n\x00"
+//	 8  2  version of the record, 1
+//	10  6  zero
+//	16 32  the session's secret, as in its hello
+//
 // # Resuming
 //
 // Version 1 has no resuming; what it needs is here. Sent frames are kept until

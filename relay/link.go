@@ -55,6 +55,8 @@ type Link struct {
 	byeSent   bool
 	byePeer   bool
 
+	bulk bulkCount
+
 	rtt   atomic.Int64
 	slow  atomic.Bool // the measured rate is below slowRate
 	stats counters
@@ -74,13 +76,18 @@ type Stats struct {
 	BytesIn, BytesOut uint64
 	// Frames of all types.
 	FramesIn, FramesOut uint64
-	// RTT is the last round trip measured by a ping; zero: none yet.
-	RTT time.Duration
+	// RTT is the last round trip measured by a ping, MinRTT the shortest that
+	// is known; zero: none yet.
+	RTT, MinRTT time.Duration
 	// Rate is the measured rate of bulk data to the peer, in bytes per
 	// second; zero: not known.
 	Rate float64
 	// Streams is how many streams are open, Paths how many byte streams.
 	Streams, Paths int
+	// Attached is how many byte streams were attached and came up, Striped the
+	// bytes of frames that came and went over them.
+	Attached int
+	Striped  uint64
 	// Plain and Compressed are the payload bytes that were compressed for
 	// sending, before and after.
 	Plain, Compressed uint64
@@ -239,6 +246,7 @@ func (l *Link) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s.Streams, s.Paths = len(l.streams), len(l.paths)
+	s.Attached, s.Striped, s.MinRTT = l.bulk.attached, l.bulk.striped, l.minRTT()
 	for _, p := range l.paths {
 		s.Rate += p.pace.rate()
 	}

@@ -50,13 +50,20 @@ func (p *path) wake() {
 
 // failed is told why the path's reader or writer cannot go on. The link lives
 // as long as its first path, and while nothing but losses happens to others.
+// What came instead of an attached path's preamble was no peer's.
 func (p *path) failed(err error) {
-	if p.first() || !errors.Is(err, ErrLost) {
+	if p.first() || p.isUp() && !errors.Is(err, ErrLost) {
 		p.l.fail(err)
 		return
 	}
 	p.l.dropPath(p)
 	p.rw.Close()
+}
+
+func (p *path) isUp() bool {
+	p.l.mu.Lock()
+	defer p.l.mu.Unlock()
+	return p.up
 }
 
 // read runs until the peer's bye or the end of the byte stream.
@@ -144,6 +151,9 @@ func (p *path) readPreamble(br *bufio.Reader) error {
 	p.l.mu.Lock()
 	defer p.l.mu.Unlock()
 	p.up = true
+	if !p.first() {
+		p.l.bulk.attached++
+	}
 	if p.first() && p.l.cfg.Compress && pre.flags&preambleZstd != 0 {
 		p.l.zstd.allowed.Store(true)
 	}
@@ -164,8 +174,11 @@ func (p *path) readData(br *bufio.Reader, h header) error {
 	}
 	// The order of arrival over several paths is anyone's guess: what came
 	// over this one last may be what the sender's Close waits for.
-	if !p.first() && br.Buffered() < headerSize {
-		p.l.ackSoon()
+	if !p.first() {
+		p.l.bulk.striped += headerSize + uint64(h.length)
+		if br.Buffered() < headerSize {
+			p.l.ackSoon()
+		}
 	}
 	return nil
 }

@@ -207,17 +207,109 @@ func testAttachedDies(t *testing.T) {
 	}
 }
 
+// TestAttachGarbage: what comes in place of a preamble, or instead of the rest
+// of one, is no peer's and costs the byte stream only.
 func TestAttachGarbage(t *testing.T) {
+	good := string(preamble{Version, roleAttached, 0}.append(nil))
+	for name, first := range map[string]string{
+		"text":         "motd",
+		"nothing":      "",
+		"half":         good[:9],
+		"a first one":  string(preamble{Version, roleFirst, 0}.append(nil)),
+		"version":      string(preamble{Version + 1, roleAttached, 0}.append(nil)),
+		"a role later": string(preamble{Version, roleAttached + 1, 0}.append(nil)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := pair(t, Config{})
+			x, y := net.Pipe()
+			if err := a.Attach(x); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(y, make([]byte, preambleSize)); err != nil {
+				t.Fatal(err)
+			}
+			io.WriteString(y, first)
+			y.Close()
+			eventually(t, "the byte stream is gone", func() bool { return a.Stats().Paths == 1 })
+			echoed(t, a, b, 3, 2)
+			if s := a.Stats(); s.Attached != 0 || s.Striped != 0 {
+				t.Fatal(s)
+			}
+		})
+	}
+}
+
+// TestAttachBroken: a peer that breaks the rules on an attached byte stream is
+// the link's own peer.
+func TestAttachBroken(t *testing.T) {
 	a, _ := pair(t, Config{})
 	x, y := net.Pipe()
-	go io.Copy(io.Discard, y)
 	a.Attach(x)
-	y.Write([]byte("motd"))
-	if err := a.Wait(); !errors.Is(err, ErrNotNexec) {
+	go io.Copy(io.Discard, y)
+	y.Write(preamble{Version, roleAttached, 0}.append(nil))
+	var ping [headerSize + 8]byte
+	header{length: 8, typ: typePing}.put(ping[:])
+	y.Write(ping[:])
+	if err := a.Wait(); !errors.Is(err, ErrProtocol) {
 		t.Fatal(err)
 	}
-	if err := a.Attach(x); !errors.Is(err, ErrNotNexec) {
+	if err := a.Attach(x); !errors.Is(err, ErrProtocol) {
 		t.Fatal(err)
+	}
+}
+
+// TestStripedStats: what went over attached byte streams is counted at both
+// ends, and Bulk tells when it is much.
+func TestStripedStats(t *testing.T) {
+	x, y := socketpair(t)
+	a, b := start(t, x, y, Config{})
+	far := a.Bulk(8 << 20)
+	if s := a.Stats(); s.Striped != 0 || s.Attached != 0 {
+		t.Fatal(s)
+	}
+	x, y = socketpair(t)
+	if err := errors.Join(a.Attach(x), b.Attach(y)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the path is up", func() bool { return a.Stats().Attached == 1 && b.Stats().Attached == 1 })
+	near := b.Bulk(1 << 20)
+	msg := make([]byte, MaxMessage)
+	done := make(chan error, 1)
+	go func() { done <- a.Stream(3).WriteMessage(msg) }()
+	if _, err := b.Stream(3).ReadMessage(nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-near:
+	case <-time.After(10 * time.Second):
+		t.Fatal("a whole message is much")
+	}
+	select {
+	case <-far:
+		t.Fatal("one message is not that much")
+	default:
+	}
+	for _, l := range []*Link{a, b} {
+		if n := l.Stats().Striped; n < MaxMessage || n > MaxMessage+MaxMessage/100 {
+			t.Fatalf("%d bytes striped", n)
+		}
+	}
+}
+
+// TestPing: the round trip can be measured again, and the shortest is kept.
+func TestPing(t *testing.T) {
+	a, _ := pair(t, Config{})
+	eventually(t, "a first round trip", func() bool { return a.Stats().RTT > 0 })
+	for range 20 {
+		before := a.Stats().FramesIn
+		a.Ping()
+		eventually(t, "an answer", func() bool { return a.Stats().FramesIn > before })
+		if s := a.Stats(); s.MinRTT <= 0 || s.MinRTT > s.RTT {
+			t.Fatal(s)
+		}
 	}
 }
 

@@ -10,7 +10,10 @@ import (
 
 // Pipes is a byte stream of two files: a program's standard input and output,
 // or the pipes to a child.
-type Pipes struct{ r, w *os.File }
+type Pipes struct {
+	r, w *os.File
+	head []byte // read already, to be read again
+}
 
 // pipeSize is what a pipe is asked to hold, the most that the kernel gives an
 // ordinary user: several frames for one system call and one change of process.
@@ -22,34 +25,36 @@ const pipeSize = 1 << 20
 // descriptors are duplicated and made non-blocking. r and w are used up: they
 // are closed, or, where they are descriptors 0 to 2, are /dev/null from then on.
 func NewPipes(r, w *os.File) (*Pipes, error) {
-	nr, err := pollable(r)
+	// Asking for a number may make the file blocking: not once it must not be.
+	numberR, numberW := r.Fd(), w.Fd()
+	nr, err := pollable(r, numberR)
 	if err != nil {
 		return nil, err
 	}
 	nw := nr
 	if w != r {
-		if nw, err = pollable(w); err != nil {
+		if nw, err = pollable(w, numberW); err != nil {
 			nr.Close()
 			return nil, err
 		}
 	}
-	p := &Pipes{nr, nw}
-	if err := useUp(r); err != nil {
+	p := &Pipes{r: nr, w: nw}
+	if err := useUp(r, numberR); err != nil {
 		p.Close()
 		return nil, err
 	}
 	if w == r {
 		return p, nil
 	}
-	if err := useUp(w); err != nil {
+	if err := useUp(w, numberW); err != nil {
 		p.Close()
 		return nil, err
 	}
 	return p, nil
 }
 
-func pollable(f *os.File) (*os.File, error) {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+func pollable(f *os.File, number uintptr) (*os.File, error) {
+	fd, err := unix.FcntlInt(number, unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return nil, fmt.Errorf("duplicate %s: %w", f.Name(), err)
 	}
@@ -63,8 +68,8 @@ func pollable(f *os.File) (*os.File, error) {
 }
 
 // useUp closes f. Numbers 0 to 2 must not fall to whatever is opened next.
-func useUp(f *os.File) error {
-	if f.Fd() > 2 {
+func useUp(f *os.File, number uintptr) error {
+	if number > 2 {
 		return f.Close()
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
@@ -72,13 +77,21 @@ func useUp(f *os.File) error {
 		return err
 	}
 	defer null.Close()
-	if err := unix.Dup3(int(null.Fd()), int(f.Fd()), 0); err != nil {
+	if err := unix.Dup3(int(null.Fd()), int(number), 0); err != nil {
 		return fmt.Errorf("replace %s: %w", f.Name(), err)
 	}
 	return nil
 }
 
-func (p *Pipes) Read(b []byte) (int, error)  { return p.r.Read(b) }
+func (p *Pipes) Read(b []byte) (int, error) {
+	if len(p.head) > 0 {
+		n := copy(b, p.head)
+		p.head = p.head[n:]
+		return n, nil
+	}
+	return p.r.Read(b)
+}
+
 func (p *Pipes) Write(b []byte) (int, error) { return p.w.Write(b) }
 
 func (p *Pipes) writeVector(parts [][]byte) error { return writeVector(p.w, parts) }
@@ -132,6 +145,24 @@ func writeVector(f *os.File, parts [][]byte) error {
 		return err
 	}
 	return failed
+}
+
+// Descriptors returns the numbers of the descriptors that are read from and
+// written to, which stay the byte stream's.
+func (p *Pipes) Descriptors() (r, w int, err error) {
+	for _, x := range []struct {
+		f  *os.File
+		fd *int
+	}{{p.r, &r}, {p.w, &w}} {
+		c, err := x.f.SyscallConn()
+		if err == nil {
+			err = c.Control(func(fd uintptr) { *x.fd = int(fd) })
+		}
+		if err != nil {
+			return 0, 0, fmt.Errorf("%s: %w", x.f.Name(), err)
+		}
+	}
+	return r, w, nil
 }
 
 // Close closes both files.

@@ -204,6 +204,9 @@ func (l *Link) received(id uint32, f *frame) error {
 	if err := s.admit(f); err != nil {
 		return err
 	}
+	if s.class >= PriorityBulk {
+		l.bulk.moved(len(f.buf))
+	}
 	if f.seq != s.recvNext {
 		if s.early == nil {
 			s.early = make(map[uint64]*frame)
@@ -289,6 +292,7 @@ func (l *Link) control(h header, payload []byte) error {
 		now := l.now()
 		rtt := now - time.Duration(l.pingSent)
 		l.rtt.Store(int64(rtt))
+		l.bulk.pinged(rtt)
 		l.paths[0].pace.pinged(rtt, now)
 		l.pingSent = 0
 	case typeBye:

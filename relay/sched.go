@@ -213,6 +213,10 @@ func (l *Link) take(s *Stream, p *path, b *batch) int {
 	n := len(f.buf)
 	f.sent, f.path = true, p
 	if f.bulk = s.class >= PriorityBulk; f.bulk {
+		l.bulk.moved(n)
+		if !p.first() {
+			l.bulk.striped += uint64(n)
+		}
 		f.pacing = p.pace.sent(n, l.now())
 		if f.busy == 0 && p.pace.asks() {
 			f.buf[flagsAt] |= flagAsk

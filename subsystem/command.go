@@ -282,6 +282,9 @@ func (c *command) finish(ev namespace.Event) {
 // stats is the server's part of --stats.
 func (s *session) stats() []byte {
 	b := s.files.Stats()
+	if l := s.link.Stats(); l.Attached > 0 {
+		b = fmt.Appendf(b, "further byte streams: %d, with %d bytes\n", l.Attached, l.Striped)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, n := range s.notes {

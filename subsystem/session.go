@@ -8,8 +8,8 @@
 //	                        any failure ─ fatal ─────────────────►
 //
 // Everything that can end a session calls session.end; [Serve] waits for that
-// and then takes things down in one order: the processes, the files, the link,
-// the goroutines.
+// and then takes things down in one order: the socket for further byte
+// streams, the processes, the files, the link, the goroutines.
 //
 // # Locks
 //
@@ -28,6 +28,7 @@ import (
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
 	"github.com/SumiTomohiko/nexec/relay"
+	"github.com/SumiTomohiko/nexec/subsystem/handover"
 	"github.com/SumiTomohiko/nexec/subsystem/namespace"
 )
 
@@ -83,9 +84,10 @@ type Options struct {
 }
 
 const (
-	// helloTimeout is how long a client that has authenticated itself may
+	// OpeningTimeout is how long a client that has authenticated itself may
 	// take to say something.
-	helloTimeout = 60 * time.Second
+	OpeningTimeout = 60 * time.Second
+	helloTimeout   = OpeningTimeout
 	// setupTimeout bounds the making of the view, which may wait for the
 	// client: several round trips of a very slow link.
 	setupTimeout = 60 * time.Second
@@ -109,6 +111,7 @@ type session struct {
 	login  login
 	files  Files
 	space  *namespace.Space
+	joins  *handover.Listener // nil: no further connections can come
 	wg     sync.WaitGroup
 	served chan struct{} // closed when the file service has ended; nil before it began
 
@@ -217,7 +220,26 @@ func (s *session) begin() error {
 	s.wg.Go(s.events)
 	s.wg.Go(s.control)
 	s.wg.Go(s.setUp)
+	s.listen()
 	return nil
+}
+
+// listen has the link take further byte streams of the client. A session that
+// cannot have them goes on with one.
+func (s *session) listen() {
+	if s.hello.Secret == (handover.Secret{}) {
+		return // it has none in mind
+	}
+	joins, err := handover.Listen(s.opts.Environ, s.hello.Secret, func(rw io.ReadWriteCloser) {
+		_ = s.link.Attach(rw) // or it is closed: the client sees that
+	})
+	if err != nil {
+		s.mu.Lock()
+		s.notes = append(s.notes, err.Error())
+		s.mu.Unlock()
+		return
+	}
+	s.joins = joins
 }
 
 // setUp serves the files and waits for the view.
@@ -237,7 +259,7 @@ func (s *session) setUp() {
 		return
 	}
 	s.mu.Lock()
-	s.notes = notes
+	s.notes = append(s.notes, notes...)
 	s.mu.Unlock()
 	close(s.ready)
 }
@@ -263,6 +285,9 @@ func (s *session) serveFiles(dev *os.File) {
 func (s *session) takeDown(err error) bool {
 	s.end(err)
 	var fatal *fatalError
+	if s.joins != nil {
+		_ = s.joins.Close() // a socket that cannot be removed hurts nobody
+	}
 	told := errors.As(err, &fatal) && s.send(fsyscall.Header{Kind: fsyscall.KindNotice, Op: fsyscall.OpFatal}, &fatal.msg) == nil
 	if s.space != nil {
 		if !s.space.Close(s.grace(), func() { s.files.Close() }) {

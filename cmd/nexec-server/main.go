@@ -1,4 +1,5 @@
-// Command nexec-server is one nexec session on its standard input and output.
+// Command nexec-server is one nexec session on its standard input and output,
+// or hands them over to one that runs already.
 // nexecd starts it, or OpenSSH's sshd by "Subsystem nexec /usr/lib/nexec/nexec-server".
 package main
 
@@ -20,6 +21,7 @@ import (
 	"github.com/SumiTomohiko/nexec/relay"
 	"github.com/SumiTomohiko/nexec/subsystem"
 	"github.com/SumiTomohiko/nexec/subsystem/fmaster"
+	"github.com/SumiTomohiko/nexec/subsystem/handover"
 	"github.com/SumiTomohiko/nexec/subsystem/namespace"
 )
 
@@ -84,6 +86,13 @@ func serve(policyFD int) error {
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer stop()
+	opening, err := relay.ReadOpening(ctx, rw, subsystem.OpeningTimeout)
+	if err != nil {
+		return errors.Join(err, rw.Close())
+	}
+	if opening.Joins {
+		return handover.Send(ctx, os.Environ(), opening.Secret, rw)
+	}
 	reporter, err := newReporter()
 	if err != nil {
 		return err

@@ -190,7 +190,7 @@ func runCommand(v *voice, o *options, hc hostConfig, s speaker) (client.Result, 
 // keeps statistics in any case: who will want them is not known yet.
 func (o *options) session(v *voice, way transport, s speaker) client.SessionConfig {
 	return client.SessionConfig{
-		Open: way.open,
+		Open: way.open, Further: way.further(),
 		Files: client.Files{
 			Args: o.filesArgs(), Lend: o.master != "",
 			Line: func(line string) { v.warn("fslave: %s", printable(line)) },

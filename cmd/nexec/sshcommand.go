@@ -138,6 +138,9 @@ func (c *sshCommand) open(context.Context) (io.ReadWriteCloser, error) {
 	return &sshStream{in, out}, nil
 }
 
+// further: an ssh that was started for one subsystem carries nothing else.
+func (c *sshCommand) further() client.Opener { return nil }
+
 func (c *sshCommand) name() string { return c.args[0] }
 
 func (c *sshCommand) config() *dial.Config { return nil }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -16,6 +17,8 @@ import (
 type transport interface {
 	// open is a client.Opener.
 	open(context.Context) (io.ReadWriteCloser, error)
+	// further is a client.Opener of further byte streams; nil: there are none.
+	further() client.Opener
 	// refine applies what the way to the host says of the session.
 	refine(*client.Config)
 	// wait ends what open began, whose byte stream must be closed. It returns
@@ -60,9 +63,10 @@ type sshTransport struct {
 	cfg     *dial.Config
 	ttySaid bool // -t or -T wins over RequestTTY
 
-	mu     sync.Mutex
-	conn   *dial.Conn    // nil until it stands
-	closed chan struct{} // closed when conn has ended
+	mu      sync.Mutex
+	conn    *dial.Conn     // nil until it stands
+	closed  chan struct{}  // closed when conn has ended
+	closing sync.WaitGroup // of further channels
 }
 
 func (t *sshTransport) name() string { return t.opts.Destination }
@@ -83,6 +87,41 @@ func (t *sshTransport) open(ctx context.Context) (io.ReadWriteCloser, error) {
 	defer t.mu.Unlock()
 	t.conn, t.closed = conn, make(chan struct{})
 	return &sshChannel{ReadWriter: ch, conn: conn, closed: t.closed}, nil
+}
+
+// further opens further channels of the same connection. One that belongs to
+// an ssh that runs already has others to serve.
+func (t *sshTransport) further() client.Opener {
+	return func(ctx context.Context) (io.ReadWriteCloser, error) {
+		t.mu.Lock()
+		conn := t.conn
+		t.mu.Unlock()
+		if conn == nil || conn.Shared() {
+			return nil, errors.ErrUnsupported
+		}
+		ch, err := conn.OpenFurther(ctx, "nexec")
+		if err != nil {
+			return nil, err
+		}
+		return &furtherChannel{Channel: ch, closing: &t.closing}, nil
+	}
+}
+
+// furtherChannel is one of the further byte streams. Its Close tells the other
+// end; reads and writes return when that answers, or the connection ends.
+type furtherChannel struct {
+	*dial.Channel
+	closing *sync.WaitGroup
+	once    sync.Once
+}
+
+func (c *furtherChannel) Close() error {
+	c.once.Do(func() {
+		c.closing.Go(func() { // it may have to wait for the network
+			_ = c.Channel.Close() // or the connection is gone, and it with that
+		})
+	})
+	return nil
 }
 
 // refine applies ssh_config's RequestTTY, SendEnv, SetEnv and StdinNull. All
@@ -122,6 +161,7 @@ func (t *sshTransport) wait() error {
 	}
 	select {
 	case <-closed:
+		t.closing.Wait()
 	case <-time.After(closeGrace):
 		// The process ends now, and the connection with it.
 	}

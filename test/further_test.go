@@ -1,0 +1,203 @@
+package test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/SumiTomohiko/nexec/relay"
+	"github.com/SumiTomohiko/nexec/test/harness"
+)
+
+// distant is a site whose servers are 20 ms away: "far" is nexecd, "farssh"
+// OpenSSH's sshd, "one" an nexecd that allows one session a connection.
+type distant struct {
+	*site
+	runtime string // the server's runtime directory of the user
+}
+
+func newDistant(t *testing.T) *distant {
+	t.Helper()
+	s := newSite(t)
+	d := &distant{s, filepath.Join(s.Server, "run")}
+	if err := os.Mkdir(d.runtime, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	set := "SetEnv XDG_RUNTIME_DIR=" + d.runtime
+	for alias, start := range map[string]func() (*harness.Process, error){
+		"far": func() (*harness.Process, error) {
+			return s.StartNexecd(harness.ServerOptions{Alias: "near", Config: []string{set}})
+		},
+		"farssh": func() (*harness.Process, error) {
+			return s.StartSSHD(harness.ServerOptions{Alias: "nearssh", Config: []string{set}})
+		},
+		"one": func() (*harness.Process, error) {
+			return s.StartNexecd(harness.ServerOptions{Alias: "nearone", Config: []string{set, "MaxSessions 1"}})
+		},
+	} {
+		p, err := start()
+		if err != nil {
+			t.Fatal(err)
+		}
+		link, err := harness.NewLink(harness.Shape{Delay: 10 * time.Millisecond}, fmt.Sprintf("127.0.0.1:%d", p.Port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { link.Close() })
+		if err := s.AddHost(alias, link.Port()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return d
+}
+
+// random makes a file of the client and returns its hash.
+func (d *distant) random(t *testing.T, name string, size int) string {
+	t.Helper()
+	b := make([]byte, size)
+	rand.Read(b)
+	d.write(t, name, string(b))
+	return fmt.Sprintf("%x", sha256.Sum256(b))
+}
+
+var furtherLine = regexp.MustCompile(`further byte streams: (\d+), with (\d+) bytes`)
+
+// further returns what --stats said of further byte streams.
+func further(t *testing.T, stats string) (streams, bytes int) {
+	t.Helper()
+	m := furtherLine.FindStringSubmatch(stats)
+	if m == nil {
+		return 0, 0
+	}
+	streams, _ = strconv.Atoi(m[1])
+	bytes, _ = strconv.Atoi(m[2])
+	return streams, bytes
+}
+
+// TestFurtherChannels: over a long line, much data goes over several channels
+// of the one connection, arrives as it was, and nothing of them is left.
+func TestFurtherChannels(t *testing.T) {
+	const size = 24 << 20
+	d := newDistant(t)
+	want := d.random(t, "in", size)
+	for _, c := range []struct {
+		host, ssh string
+		streams   int
+	}{
+		{"far", "", 4}, {"farssh", "", 4}, {"one", "", 0},
+		{"farssh", "ssh -F " + d.Config, 0}, // a program whose one channel is all there is
+	} {
+		var args []string
+		if c.ssh != "" {
+			args = []string{"--ssh", c.ssh}
+		}
+		r := d.run(t, "", append(args, "--stats", c.host, "sh", "-ec", "sha256sum <in; cp in out; sha256sum <out")...)
+		if r.code != 0 || r.out != want+"  -\n"+want+"  -\n" {
+			t.Fatalf("%s %s: %s", c.host, c.ssh, r)
+		}
+		streams, moved := further(t, r.err)
+		if streams != c.streams || c.streams > 0 && moved < size {
+			t.Errorf("%s %s: %d further byte streams carried %d bytes", c.host, c.ssh, streams, moved)
+		}
+		for line := range strings.Lines(r.err) {
+			if !strings.Contains(line, "nexec: server: ") && !strings.Contains(line, "nexec: client: ") {
+				t.Errorf("%s %s: %q", c.host, c.ssh, line)
+			}
+		}
+		if got := fmt.Sprintf("%x", sha256.Sum256([]byte(d.read(t, "out")))); got != want {
+			t.Errorf("%s %s: the client has another file", c.host, c.ssh)
+		}
+	}
+	d.noSockets(t)
+}
+
+// noSockets fails the test if a socket of a session is left after some time.
+func (d *distant) noSockets(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		left, err := os.ReadDir(d.runtime)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("left in the server's runtime directory: %v", left)
+		}
+	}
+}
+
+// TestNearAndSmall: what is near, and what moves little, has one channel.
+func TestNearAndSmall(t *testing.T) {
+	d := newDistant(t)
+	d.random(t, "in", 2<<20)
+	r := d.run(t, "", "--stats", "far", "sha256sum", "in")
+	if n, _ := further(t, r.err); r.code != 0 || n != 0 {
+		t.Errorf("2 MiB: %d further byte streams: %s", n, r)
+	}
+}
+
+// TestHostileJoin: connections that want to join a session and do not know its
+// secret end, and the session does not notice.
+func TestHostileJoin(t *testing.T) {
+	d := newDistant(t)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c := d.Nexec(ctx, "far", "sh", "-ec", "echo up; read x; echo $x")
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	answer := make([]byte, 3)
+	if _, err := out.Read(answer); err != nil || string(answer) != "up\n" {
+		t.Fatalf("%q, %v", answer, err)
+	}
+	sockets, err := filepath.Glob(filepath.Join(d.runtime, "nexec-server", "*.sock"))
+	if err != nil || len(sockets) != 1 {
+		t.Fatalf("sockets %q, %v", sockets, err)
+	}
+	var secret [32]byte
+	rand.Read(secret[:])
+	wrong := relay.AppendJoin(nil, secret)
+	for what, sent := range map[string][]byte{
+		"another secret": wrong,
+		"no secret":      relay.AppendJoin(nil, [32]byte{}),
+		"short":          wrong[:30],
+		"another format": append(bytes.Clone(wrong[:8]), bytes.Repeat([]byte{0xff}, 100)...),
+	} {
+		j := d.SSH(ctx, "-s", "near", "nexec")
+		j.Stdin = bytes.NewReader(sent)
+		r := collect(t, ctx, j)
+		if r.code != 1 || r.out != "" || !strings.HasPrefix(r.err, "nexec-server: ") || strings.Count(r.err, "\n") != 1 {
+			t.Errorf("%s: %s", what, r)
+		}
+	}
+	if _, err := in.Write([]byte("well\n")); err != nil {
+		t.Fatal(err)
+	}
+	answer = make([]byte, 5)
+	if _, err := out.Read(answer); err != nil || string(answer) != "well\n" {
+		t.Errorf("%q, %v", answer, err)
+	}
+	if err := c.Wait(); err != nil {
+		t.Error(err)
+	}
+	d.noSockets(t)
+}
