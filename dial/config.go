@@ -40,6 +40,7 @@ type Config struct {
 	CheckHostIP           bool
 	UpdateHostKeys        string // yes, no, ask
 	NoHostAuthLocalhost   bool
+	RevokedHostKeys       string // a file, or ""
 	FingerprintHash       string // sha256, md5
 
 	HostKeyAlgorithms        []string
@@ -194,6 +195,7 @@ func (c *Config) buildHostKeys(g *getter, sysDir string) {
 	c.StrictHostKeyChecking = g.str("stricthostkeychecking", "ask")
 	c.HashKnownHosts = g.flag("hashknownhosts", false)
 	c.CheckHostIP = g.flag("checkhostip", false)
+	c.RevokedHostKeys = g.noneIsEmpty("revokedhostkeys")
 	c.NoHostAuthLocalhost = g.flag("nohostauthenticationforlocalhost", false)
 	c.FingerprintHash = g.str("fingerprinthash", "sha256")
 	// OpenSSH updates only a known_hosts file nobody has moved, unless asked.
@@ -304,6 +306,9 @@ func (r *resolver) expandPaths(c *Config, g *getter) error {
 	}
 	for i, f := range c.GlobalKnownHostsFiles {
 		c.GlobalKnownHostsFiles[i] = e.tilde(f)
+	}
+	if c.RevokedHostKeys != "" {
+		c.RevokedHostKeys = e.tilde(c.RevokedHostKeys)
 	}
 	path := g.noneIsEmpty("controlpath")
 	if c.ControlPath = e.path(path); c.ProxyJump != "" {

@@ -83,6 +83,9 @@ func (v *hostVerifier) verify(ctx context.Context, key ssh.PublicKey) error {
 		return v.fail(key, nil, fmt.Sprintf("its RSA key has %d bits and RequiredRSASize is %d", bits, v.cfg.RequiredRSASize), "have the host make a larger key, or lower RequiredRSASize")
 	}
 	v.ui.verbose(1, "Server host key: %s %s", key.Type(), v.fingerprint(key))
+	if err := v.checkRevoked(key); err != nil {
+		return err
+	}
 	if v.cfg.NoHostAuthLocalhost && v.isLocal() && v.cfg.HostKeyAlias == "" {
 		v.key = key
 		return nil
@@ -96,6 +99,23 @@ func (v *hostVerifier) verify(ctx context.Context, key ssh.PublicKey) error {
 	}
 	v.failure = err
 	return err
+}
+
+// checkRevoked is RevokedHostKeys, which counts whatever known_hosts and
+// StrictHostKeyChecking say.
+func (v *hostVerifier) checkRevoked(key ssh.PublicKey) error {
+	file := v.cfg.RevokedHostKeys
+	if file == "" {
+		return nil
+	}
+	revoked, err := keys.LoadRevoked(file)
+	if err != nil {
+		return v.fail(key, nil, "RevokedHostKeys cannot be read: "+err.Error(), "mend or remove the file, or the keyword")
+	}
+	if revoked.Contains(key) {
+		return v.fail(key, nil, "the key is revoked by "+file, "ask the host's administrator for its new key")
+	}
+	return nil
 }
 
 // decide holds a key against known_hosts; a certificate that no authority on

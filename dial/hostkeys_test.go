@@ -112,6 +112,58 @@ func TestHostKeyVerdicts(t *testing.T) {
 	}
 }
 
+// TestRevokedHostKeys asks ssh and us about files of revoked keys.
+func TestRevokedHostKeys(t *testing.T) {
+	s := startSSHD(t, "HostKey @DIR@/host_ed25519", "HostCertificate @DIR@/host_ed25519-cert.pub")
+	keygen(t, s.path("ca"), "-t", "ed25519")
+	keygen(t, s.path("other"), "-t", "ed25519")
+	run(t, "ssh-keygen", "-q", "-s", s.path("ca"), "-I", "h", "-h", "-z", "7", "-n", "127.0.0.1", s.path("host_ed25519.pub"))
+	key, ca := keyOf(t, s.path("host_ed25519.pub")), keyOf(t, s.path("ca.pub"))
+	name := fmt.Sprintf("[127.0.0.1]:%d", s.port)
+	plain, vouched := name+" "+key, "@cert-authority * "+ca
+	krl := func(file string, args ...string) string {
+		run(t, "ssh-keygen", append([]string{"-q", "-k", "-f", s.path(file)}, args...)...)
+		return s.path(file)
+	}
+	serial := write(t, s.path("serials"), "serial: 7\n")
+	for _, c := range []struct {
+		name, file, known string
+		want              bool
+	}{
+		{"none", "none", plain, true},
+		{"another key", s.path("other.pub"), plain, true},
+		{"the key", s.path("host_ed25519.pub"), plain, false},
+		{"the key, with its certificate", s.path("host_ed25519.pub"), vouched, false},
+		{"the authority", s.path("ca.pub"), vouched, false},
+		{"KRL of another", krl("krl1", s.path("other.pub")), plain, true},
+		{"KRL of the key", krl("krl2", s.path("host_ed25519.pub")), plain, false},
+		{"KRL of the serial number", krl("krl3", "-s", s.path("ca.pub"), serial), vouched, false},
+		{"no such file", s.path("missing"), plain, false},
+		{"damaged", write(t, s.path("damaged"), "SSHKRL\n\x00junk"), plain, false},
+		{"empty", write(t, s.path("empty"), ""), plain, true},
+	} {
+		s.knownHosts(c.known)
+		for _, strict := range []string{"yes", "no"} {
+			o := s.options("RevokedHostKeys="+c.file, "StrictHostKeyChecking="+strict)
+			settings := append([]string{"PubkeyAuthentication=no", "PasswordAuthentication=no"}, o.Settings...)
+			if got := sshAccepts(t, s, Options{Settings: settings}); got != c.want {
+				t.Errorf("%s, strict %s: ssh says %v", c.name, strict, got)
+			}
+			conn, err := Dial(testContext(t), o)
+			if err == nil {
+				conn.Close()
+			}
+			if (err == nil) != c.want {
+				t.Errorf("%s, strict %s: %v", c.name, strict, err)
+			}
+			var refused *HostKeyError
+			if err != nil && (!errors.As(err, &refused) || !strings.Contains(strings.ToLower(err.Error()), "revoked")) {
+				t.Errorf("%s: %v", c.name, err)
+			}
+		}
+	}
+}
+
 func TestHostKeyPrompt(t *testing.T) {
 	s := startSSHD(t)
 	fp := strings.Fields(run(t, "ssh-keygen", "-l", "-f", s.path("host_ed25519.pub")))[1]

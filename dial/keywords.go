@@ -97,6 +97,7 @@ func keywordsHonoured() []keyword {
 		{name: "RekeyLimit", kind: kindSpecial, note: "the amount of data; a time is refused: x/crypto cannot rekey by the clock"},
 		{name: "RequestTTY", kind: kindChoice, choices: []string{"yes", "no", "force", "auto", "true=yes", "false=no"}},
 		{name: "RequiredRSASize", kind: kindInt},
+		{name: "RevokedHostKeys", kind: kindString, note: "a list of keys or a KRL; who cannot read it refuses every host; signed KRLs are refused"},
 		{name: "SendEnv", kind: kindSpecial, note: "sent with the request for the subsystem; the environment of the command is nexec's own"},
 		{name: "ServerAliveCountMax", kind: kindInt},
 		{name: "ServerAliveInterval", kind: kindTime},
@@ -118,7 +119,6 @@ func keywordsRefused() []keyword {
 		{name: "KnownHostsCommand", kind: kindCommand, use: refused, note: "unless none: write its output into a file and name that with UserKnownHostsFile"},
 		{name: "PKCS11Provider", kind: kindString, use: refused, note: "unless none: load the token into an agent with ssh-add -s"},
 		{name: "ProxyUseFdpass", kind: kindFlag, use: refused, note: "yes with a ProxyCommand is refused: the command must carry the bytes itself"},
-		{name: "RevokedHostKeys", kind: kindString, use: refused, note: "unless none: mark the keys @revoked in known_hosts"},
 		{name: "VerifyHostKeyDNS", kind: kindChoice, choices: yesNoAsk, use: refused, note: "yes and ask: nothing here validates DNSSEC"},
 	}
 }
