@@ -58,6 +58,11 @@ func (c *Conn) openSubsystem(ctx context.Context, name string, quiet bool) (*Cha
 		return nil, fmt.Errorf("open a channel to %s: %w", printable(c.cfg.HostName), err)
 	}
 	ch := &Channel{Channel: raw, conn: c, name: name, quiet: quiet, accepted: make(chan struct{}), drained: make(chan struct{})}
+	if c.agent != "" && !quiet {
+		if _, err := raw.SendRequest(agentRequest, false, nil); err != nil {
+			return nil, errors.Join(err, raw.Close())
+		}
+	}
 	for _, env := range c.environment() {
 		payload := ssh.Marshal(struct{ Name, Value string }{env[0], env[1]})
 		if _, err := raw.SendRequest("env", false, payload); err != nil {

@@ -58,6 +58,7 @@ type Config struct {
 	CertificateFiles     []string
 	IdentitiesOnly       bool
 	IdentityAgent        string // a socket's path, or "" for none
+	ForwardAgent         string // the socket of the agent that the host may ask, or ""
 	AddKeysToAgent       string // yes, no, ask, confirm
 	AddKeysLifetime      time.Duration
 
@@ -301,6 +302,13 @@ func (r *resolver) expandPaths(c *Config, g *getter) error {
 	c.tokens = r.local.tokens(facts)
 	e := &expander{local: r.local, tokens: c.tokens}
 	c.IdentityAgent = e.agent(g.str("identityagent", "SSH_AUTH_SOCK"))
+	switch v := g.str("forwardagent", "no"); v {
+	case "no":
+	case "yes":
+		c.ForwardAgent = c.IdentityAgent
+	default:
+		c.ForwardAgent = e.agent(v)
+	}
 	for _, list := range []*[]string{&c.UserKnownHostsFiles, &c.IdentityFiles, &c.CertificateFiles} {
 		*list = e.paths(*list)
 	}

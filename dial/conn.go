@@ -27,7 +27,8 @@ type Conn struct {
 	ui     *ui
 	client ssh.Conn
 	link   *link
-	shared bool // over the control socket of an ssh: no global requests
+	shared bool   // over the control socket of an ssh: no global requests
+	agent  string // the socket of the agent that the server may ask, or ""
 
 	requesting sync.Mutex // held while a request for a subsystem is sent
 
@@ -39,7 +40,8 @@ type Conn struct {
 	ended   chan struct{} // the connection is over
 	endErr  error         // valid once ended is closed
 	closing atomic.Bool
-	silent  atomic.Bool // given up for want of an answer
+	agents  atomic.Int32 // channels to the agent
+	silent  atomic.Bool  // given up for want of an answer
 }
 
 // Dial connects to a host and authenticates. It takes until the server lets
@@ -98,6 +100,7 @@ func handshake(ctx context.Context, cfg *Config, u *ui, l *link) (*Conn, error) 
 	}
 	u.verbose(0, "Authenticated to %s using %q.", cfg.HostName, auth.lastMethod())
 	c := newConn(cfg, u, client, l)
+	c.agent = agentToForward(cfg, u)
 	c.start(chans, reqs, host)
 	return c, nil
 }
@@ -122,7 +125,11 @@ func (c *Conn) start(chans <-chan ssh.NewChannel, reqs <-chan *ssh.Request, host
 	c.work.Go(func() { c.updateHostKeys(host, proofs) })
 	c.work.Go(func() {
 		for ch := range chans {
-			// What the server opens to us (forwardings, agents), nobody asked for.
+			if ch.ChannelType() == agentChannel && c.agent != "" {
+				c.forwardAgent(ch)
+				continue
+			}
+			// What else the server opens to us nobody asked for.
 			_ = ch.Reject(ssh.Prohibited, "nothing is forwarded")
 		}
 	})

@@ -72,6 +72,7 @@ func keywordsHonoured() []keyword {
 		{name: "ControlPath", kind: kindString},
 		{name: "ControlPersist", kind: kindSpecial, note: "with a ControlPath and a ControlMaster other than no, nexec's session stays for as long; also read for UpdateHostKeys"},
 		{name: "FingerprintHash", kind: kindChoice, choices: []string{"sha256", "md5"}},
+		{name: "ForwardAgent", kind: kindSpecial, note: "not over another ssh's control socket"},
 		{name: "GlobalKnownHostsFile", kind: kindWords},
 		{name: "HashKnownHosts", kind: kindFlag},
 		{name: "HostKeyAlgorithms", kind: kindAlgs},
@@ -115,7 +116,6 @@ func keywordsHonoured() []keyword {
 
 func keywordsRefused() []keyword {
 	return []keyword{
-		{name: "ForwardAgent", kind: kindSpecial, use: idle, note: "nexec opens no agent channel; the socket of a forwarded agent is used as any other"},
 		{name: "KnownHostsCommand", kind: kindCommand, use: refused, note: "unless none: write its output into a file and name that with UserKnownHostsFile"},
 		{name: "PKCS11Provider", kind: kindString, use: refused, note: "unless none: load the token into an agent with ssh-add -s"},
 		{name: "ProxyUseFdpass", kind: kindFlag, use: refused, note: "yes with a ProxyCommand is refused: the command must carry the bytes itself"},

@@ -27,6 +27,7 @@ func (c *conn) serveChannel(nc ssh.NewChannel) {
 	counted := &countedChannel{Channel: channel}
 	s := &Session{
 		Grant: c.grant, End: c.end, User: c.user, Log: c.log, ctx: ctx, channel: counted, stats: &c.server.stats,
+		openChannel: c.ssh.OpenChannel,
 	}
 	size := 0
 	for req := range requests {
@@ -34,6 +35,9 @@ func (c *conn) serveChannel(nc ssh.NewChannel) {
 		switch req.Type {
 		case "env":
 			ok = s.acceptEnv(req.Payload, &size)
+		case "auth-agent-req@openssh.com":
+			ok = c.grant.Agent()
+			s.agent = s.agent || ok
 		case "subsystem":
 			if handler := c.subsystem(req.Payload, s); handler != nil {
 				_ = req.Reply(true, nil)
@@ -42,8 +46,7 @@ func (c *conn) serveChannel(nc ssh.NewChannel) {
 			}
 			c.log.Info("subsystem request failed", "subsystem", printable(stringOf(req.Payload)))
 		default:
-			// shell, exec, pty-req, x11-req, auth-agent-req@openssh.com and
-			// whatever comes: none is offered.
+			// shell, exec, pty-req, x11-req and whatever comes: none is offered.
 			c.log.Debug("request refused", "type", printable(req.Type))
 		}
 		if req.WantReply {

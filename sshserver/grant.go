@@ -35,6 +35,11 @@ func (g *Grant) ForcedCommand() (string, bool) {
 // PTY reports whether the login may have a terminal.
 func (g *Grant) PTY() bool { return g.Options.PTY && g.Settings.PermitTTY }
 
+// Agent reports whether the login may have its client's agent.
+func (g *Grant) Agent() bool {
+	return g.Options.AgentForwarding && g.Settings.AllowAgentForwarding && !g.Settings.DisableForwarding
+}
+
 // Environment returns what key and configuration set, NAME=VALUE; later ones win.
 func (g *Grant) Environment() []string {
 	var env []string

@@ -274,7 +274,7 @@ func TestSameAnswers(t *testing.T) {
 
 // TestRequestsRefused asks for all that there is none of.
 func TestRequestsRefused(t *testing.T) {
-	s := start(t, "MaxSessions 2", echo(), nil)
+	s := start(t, "MaxSessions 2\nAllowAgentForwarding no", echo(), nil)
 	c := s.mustDial()
 	for _, kind := range []string{"direct-tcpip", "direct-streamlocal@openssh.com", "x11", "forwarded-tcpip", "tun@openssh.com", "\x1b[2J", ""} {
 		if ch, _, err := c.OpenChannel(kind, make([]byte, 100)); err == nil {

@@ -57,6 +57,15 @@ func (p *Program) ServeSSH(s *Session) Exit {
 		return Exit{Code: 254}
 	}
 	r := &running{session: s, program: p}
+	if s.agent {
+		agent, err := listenAgent(s)
+		if err != nil {
+			s.Log.Error("no agent for the session", "error", err)
+		} else {
+			defer agent.close()
+			r.agent = agent.path
+		}
+	}
 	if err := r.start(p); err != nil {
 		s.Log.Error("cannot start", "program", p.Path, "error", err)
 		fmt.Fprintf(s.Stderr(), "nexecd: cannot start the session: %v\r\n", err)
@@ -87,6 +96,7 @@ type running struct {
 	socket  *net.UnixConn // our end
 	errors  *os.File      // the program's standard error
 	reports *os.File      // what the program reports, or nil
+	agent   string        // the socket of the client's agent, or empty
 	exited  chan struct{} // it is a zombie
 	copies  sync.WaitGroup
 }
@@ -107,6 +117,9 @@ func (r *running) start(p *Program) error {
 	cmd := exec.Command(p.Path, p.Args...)
 	cmd.Dir = "/"
 	cmd.Env = environment(r.session)
+	if r.agent != "" {
+		cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+r.agent)
+	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, errTheirs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: credential(r.session.Grant.Account)}
 	policy, err := p.policyFile(r.session)

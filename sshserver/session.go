@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"log/slog"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // Handler serves a subsystem. ServeSSH returns when the session is over; the
@@ -45,6 +47,9 @@ type Session struct {
 	ctx     context.Context
 	channel *countedChannel
 	stats   *Stats
+	agent   bool // the client forwards its agent, and may
+	// openChannel opens a channel to the client.
+	openChannel func(name string, data []byte) (ssh.Channel, <-chan *ssh.Request, error)
 }
 
 // Bytes returns how much has come from the client and gone to it so far.

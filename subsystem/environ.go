@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
+	"github.com/SumiTomohiko/nexec/subsystem/namespace"
 )
 
 // searchPath returns where commands are looked for: the server's PATH.
@@ -45,6 +46,7 @@ type login struct {
 //     with id(1) and /etc/passwd; HOME stays the client's, where its files are;
 //   - SHELL stays the client's where the view has that program, else it is the
 //     account's;
+//   - SSH_AUTH_SOCK is where the view has a forwarded agent, if there is one;
 //   - what the policy sets comes last.
 func (s *session) environment(x *fsyscall.Exec, requested []string) []string {
 	env := x.Env
@@ -67,11 +69,18 @@ func (s *session) environment(x *fsyscall.Exec, requested []string) []string {
 	if shell := lookup(env, "SHELL"); shell == "" || s.plan.Remote(shell) && !executable(shell) {
 		own["SHELL"] = s.login.shell
 	}
+	if lookup(s.opts.Environ, agentVariable) != "" {
+		own[agentVariable] = namespace.AgentPath
+	}
 	for n, v := range s.policy.Environment {
 		own[n] = v
 	}
 	return override(env, own)
 }
+
+// agentVariable names the socket of an agent that the client forwards to the
+// front door.
+const agentVariable = "SSH_AUTH_SOCK"
 
 // noHome has nothing below it, and cannot.
 const noHome = "/dev/null"

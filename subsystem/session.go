@@ -210,7 +210,7 @@ func (s *session) begin() error {
 	if s.policy.ForcedCommand != "" {
 		id.Home = noHome
 	}
-	if s.space, err = namespace.Start(namespace.Config{Identity: id, Plan: plan}); err != nil {
+	if s.space, err = namespace.Start(namespace.Config{Identity: id, Plan: plan, Agent: lookup(s.opts.Environ, agentVariable)}); err != nil {
 		return asFatal(err)
 	}
 	s.files = s.opts.NewFiles(FilesConfig{

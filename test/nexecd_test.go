@@ -1,12 +1,15 @@
 package test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/SumiTomohiko/nexec/test/harness"
 )
 
 // logs waits until nexecd's log has a line that matches.
@@ -126,4 +129,78 @@ func TestCommandMap(t *testing.T) {
 		}
 	}
 	s.logs(t, `Refused command for .*: /bin/echo hi" .*reason="operation not permitted"`)
+}
+
+// agent starts an ssh-agent on the client that has the site's key.
+func (s *site) agent(t testing.TB) (socket string) {
+	t.Helper()
+	needProgram(t, "ssh-add")
+	socket = s.Client + "/agent"
+	ctx, cancel := context.WithCancel(context.Background())
+	c := s.Command(ctx, "ssh-agent", "-D", "-a", socket)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		c.Wait()
+	})
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(socket); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("ssh-agent does not listen")
+		}
+	}
+	s.local(t, "SSH_AUTH_SOCK="+socket+" ssh-add -q "+s.Key)
+	return socket
+}
+
+// TestForwardAgent uses the client's agent on the server, by both front doors,
+// where key, configuration and client allow it.
+func TestForwardAgent(t *testing.T) {
+	s := newSite(t, "Match LocalPort 1", "AllowAgentForwarding no")
+	socket := s.agent(t)
+	script := `echo "$SSH_AUTH_SOCK"; ssh-add -L | cut -d" " -f2; ssh-add -L | wc -l`
+	public := strings.Fields(s.local(t, "cat "+s.Key+".pub"))[1]
+	want := "/dev/shm/nexec-agent\n" + public + "\n1\n"
+	forward := []string{"-o", "ForwardAgent=" + socket}
+	run := func(host string, options ...string) string {
+		t.Helper()
+		r := s.run(t, "", append(append([]string{}, options...), host, "sh", "-c", script)...)
+		if r.code != 0 {
+			t.Errorf("%q: %s", options, r)
+		}
+		return r.out
+	}
+	if got := run("box", forward...); got != want {
+		t.Errorf("forwarded: %q, want %q", got, want)
+	}
+	if got := run("box", "-o", "ForwardAgent=yes", "-o", "IdentityAgent="+socket); got != want {
+		t.Errorf("ForwardAgent yes: %q, want %q", got, want)
+	}
+	none := "\n\n0\n"
+	if got := run("box", "-o", "IdentityAgent="+socket); !strings.HasPrefix(got, "\n") || strings.Contains(got, public) {
+		t.Errorf("not asked for: %q, want %q", got, none)
+	}
+	for _, options := range []string{"no-agent-forwarding", "restrict"} {
+		s.authorize(t, options)
+		if got := run("box", forward...); !strings.HasPrefix(got, "\n") || strings.Contains(got, public) {
+			t.Errorf("%s: %q", options, got)
+		}
+	}
+	s.authorize(t, "restrict,agent-forwarding")
+	if got := run("box", forward...); got != want {
+		t.Errorf("agent-forwarding: %q, want %q", got, want)
+	}
+	if _, err := s.StartSSHD(harness.ServerOptions{Alias: "sshd"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := run("sshd", forward...); got != want {
+		t.Errorf("by sshd: %q, want %q", got, want)
+	}
+	if got := run("box", "-o", "ForwardAgent="+socket+".no"); !strings.HasPrefix(got, "\n") {
+		t.Errorf("no such agent: %q", got)
+	}
 }

@@ -62,6 +62,8 @@ type Settings struct {
 	AllowUsers, DenyUsers  []string
 	AllowGroups, DenyGroup []string
 	ForceCommand           string
+	AllowAgentForwarding   bool
+	DisableForwarding      bool
 	AcceptEnv              []string
 	SetEnv                 []string
 	Subsystems             []Subsystem
@@ -117,6 +119,7 @@ func Defaults() Settings {
 		StrictModes:          true,
 		PermitRootLogin:      "prohibit-password",
 		PermitTTY:            true,
+		AllowAgentForwarding: true,
 		AuthorizedKeysFiles:  []string{".ssh/authorized_keys", ".ssh/authorized_keys2"},
 	}
 }

@@ -194,6 +194,8 @@ func sessionRows() []keyword {
 	return []keyword{
 		{Name: "ForceCommand", Match: true, raw: true, set: setForceCommand, show: func(s *Settings) []string { return []string{orNone(s.ForceCommand)} }},
 		flagRow("PermitTTY", true, func(s *Settings) *bool { return &s.PermitTTY }),
+		flagRow("AllowAgentForwarding", true, func(s *Settings) *bool { return &s.AllowAgentForwarding }),
+		flagRow("DisableForwarding", true, func(s *Settings) *bool { return &s.DisableForwarding }),
 		listRow("AcceptEnv", true, func(s *Settings) *[]string { return &s.AcceptEnv }),
 		{Name: "SetEnv", Match: true, set: setEnv, clear: func(s *Settings) { s.SetEnv = nil }, show: func(s *Settings) []string { return s.SetEnv }},
 		{Name: "Subsystem", Many: true, set: setSubsystem, show: showSubsystems, composed: true,
@@ -225,8 +227,8 @@ func refusedRows() []keyword {
 
 func meaninglessRows() []keyword {
 	return slices.Concat(
-		without(true, "nothing is ever forwarded by nexecd",
-			"AllowAgentForwarding", "AllowStreamLocalForwarding", "AllowTcpForwarding", "DisableForwarding", "GatewayPorts",
+		without(true, "nothing but an agent is ever forwarded by nexecd",
+			"AllowStreamLocalForwarding", "AllowTcpForwarding", "GatewayPorts",
 			"PermitListen", "PermitOpen", "PermitTunnel", "StreamLocalBindMask", "StreamLocalBindUnlink",
 			"X11DisplayOffset", "X11Forwarding", "X11UseLocalhost", "XAuthLocation"),
 		without(true, "public keys are the only method",

@@ -26,6 +26,7 @@ type builder struct {
 	root    int            // the view's root, which is the root of FUSE, O_PATH
 	bare    int            // FUSE without anything mounted on it, or -1
 	pts     int            // the session's devpts, O_PATH, or -1
+	agentFD int            // the agent's socket, O_PATH, or -1
 	spare   int            // FUSE once more, out of sight, to abort it by
 	mimics  map[string]string
 	notes   []string
@@ -57,6 +58,7 @@ func (b *builder) openSources() *Failure {
 		}
 		b.sources[t.Path] = fd
 	}
+	b.openAgent()
 	return nil
 }
 
@@ -227,6 +229,7 @@ func (b *builder) kernelTrees() *Failure {
 	if err := b.mountAt("/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
 		return failure(fsyscall.FatalView, "mount a tmpfs", "/dev/shm", err)
 	}
+	b.placeAgent()
 	if err := b.mountAt("/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"); err != nil {
 		return failure(fsyscall.FatalView, "mount the terminals", "/dev/pts", err)
 	}

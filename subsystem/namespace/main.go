@@ -39,6 +39,7 @@ type setup struct {
 	identity Identity
 	plan     *Plan
 	userns   bool
+	agent    string // socket on the server, or empty
 }
 
 func (s *setup) encode() []byte {
@@ -46,6 +47,7 @@ func (s *setup) encode() []byte {
 	s.identity.encode(&e)
 	e.bool(s.userns)
 	s.plan.encode(&e)
+	e.string(s.agent)
 	return e.b
 }
 
@@ -58,7 +60,7 @@ func readSetup(fd int) (*setup, error) {
 		return nil, err
 	}
 	d := decoder{b: b}
-	s := &setup{identity: decodeIdentity(&d), userns: d.bool(), plan: decodePlan(&d)}
+	s := &setup{identity: decodeIdentity(&d), userns: d.bool(), plan: decodePlan(&d), agent: d.string()}
 	if d.err == nil && len(d.b) != 0 {
 		d.err = errShort
 	}

@@ -19,6 +19,9 @@ import (
 type Config struct {
 	Identity Identity
 	Plan     *Plan
+	// Agent is the socket of the user's agent on the server, which the view
+	// gets at AgentPath; empty for none.
+	Agent string
 }
 
 // Space is the supervisor's handle on a session's init. Its methods may be
@@ -87,7 +90,7 @@ func Start(cfg Config) (*Space, error) {
 		return nil, failure(fsyscall.FatalInternal, "make a socket pair", "", err)
 	}
 	defer theirs.Close()
-	set := setup{identity: cfg.Identity, plan: cfg.Plan, userns: s.userns}
+	set := setup{identity: cfg.Identity, plan: cfg.Plan, userns: s.userns, agent: cfg.Agent}
 	conf, err := memoryFile("setup", set.encode())
 	if err != nil {
 		socket.Close()
