@@ -39,6 +39,7 @@ func (c *call) list() (fsyscall.Message, error) {
 	}
 	l := &lister{c: c, d: d, max: m.Max}
 	c.s.fillAttr(&l.reply.Self, &st, d.mode(), d.fd, "")
+	d.pos.qualify(&l.reply.Self)
 	if err := l.all(); err != nil {
 		c.leased = false
 		return nil, err
@@ -120,6 +121,7 @@ func (l *lister) entry(name string) error {
 		return unix.EFBIG
 	}
 	l.c.s.fillAttr(&e.Attr, &st, mode, l.d.fd, name)
+	t.pos.qualify(&e.Attr)
 	l.reply.Entries = append(l.reply.Entries, e)
 	l.count++
 	l.size += entrySize + len(name) + len(e.Target)

@@ -48,6 +48,7 @@ func (c *call) lookUp(m *fsyscall.Lookup, a *fsyscall.Attr) (*node, error) {
 		return nil, err
 	}
 	c.s.fillAttr(a, &st, mode, t.d.fd, t.name)
+	t.pos.qualify(a)
 	if c.node != nil {
 		return c.node, c.s.nodes.found(c.node, a.Dev, a.Ino)
 	}
@@ -58,6 +59,7 @@ func (c *call) lookUp(m *fsyscall.Lookup, a *fsyscall.Attr) (*node, error) {
 func (c *call) made(t target, id fsyscall.NodeID, st *unix.Statx_t) (fsyscall.Message, *node, error) {
 	reply := &fsyscall.AttrReply{}
 	c.s.fillAttr(&reply.Attr, st, ModeReadWrite, t.d.fd, t.name)
+	t.pos.qualify(&reply.Attr)
 	n, err := c.s.nodes.bind(t.d.n, t.name, id, reply.Attr.Dev, reply.Attr.Ino)
 	if err != nil {
 		return nil, nil, err

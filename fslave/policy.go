@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/SumiTomohiko/nexec/fsyscall"
 )
 
 // Mode is what the export policy lets the server do with a path.
@@ -303,6 +305,13 @@ func (pos position) effective() Mode {
 // putting a link in its place, would take what the rule protects out of the
 // rule, or put something else where the rule's path leads.
 func (pos position) anchor() bool { return pos.n != nil && pos.n.narrows }
+
+// qualify marks the attributes of a directory that leads to such a rule.
+func (pos position) qualify(a *fsyscall.Attr) {
+	if pos.anchor() && a.Mode&unix.S_IFMT == unix.S_IFDIR {
+		a.Flags |= fsyscall.AttrRuled
+	}
+}
 
 // ruled tells whether a rule is for exactly this place.
 func (pos position) ruled() bool { return pos.n != nil && pos.n.rule != nil }

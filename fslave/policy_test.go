@@ -152,6 +152,11 @@ func TestHidden(t *testing.T) {
 		if got := c.names(home); slices.Contains(got, ".ssh") || !slices.Contains(got, ".bashrc") {
 			t.Errorf("listed %q", got)
 		}
+		for path, want := range map[string]bool{"": true, "home": true, "home/.config": true, "home/doc": false, "home/.bashrc": false} {
+			if a := c.attr(c.walk(path)); a.Flags&fsyscall.AttrRuled != 0 != want {
+				t.Errorf("%q is marked as ruled about: %v, want %v", path, !want, want)
+			}
+		}
 		for _, path := range []string{"home/.ssh", "home/.ssh/id", "home/.ssh/deep/key"} {
 			if _, e := c.tryWalk(path); e != unix.ENOENT {
 				t.Errorf("%s: %v", path, errString(e))

@@ -104,6 +104,12 @@ func (f *found) fillAttr(a *fsyscall.Attr) {
 		dir, name = f.d.fd, f.name
 	}
 	f.s.fillAttr(a, &f.st, f.mode, dir, name)
+	switch {
+	case f.n == f.s.nodes.root:
+		f.s.root.pos.qualify(a)
+	case f.d != nil:
+		f.d.pos.child(f.name).qualify(a)
+	}
 }
 
 func (f *found) kind() uint16 { return f.st.Mode & unix.S_IFMT }

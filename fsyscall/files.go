@@ -27,8 +27,12 @@ const (
 	// AttrNoXattr: the inode has no extended attributes, so that asking for
 	// one needs no call.
 	AttrNoXattr
+	// AttrRuled: the export policy takes away something below this directory,
+	// so that it may refuse a change of a name in it that the permissions
+	// allow. Such a change is to be asked for, not taken for granted.
+	AttrRuled
 
-	attrFlagsKnown = AttrReadOnly | AttrUnwatched | AttrNoXattr
+	attrFlagsKnown = AttrReadOnly | AttrUnwatched | AttrNoXattr | AttrRuled
 )
 
 // Attr is what stat(2) says of an inode, in the client's own numbers.

@@ -96,6 +96,49 @@ func posixChecks() map[string]check {
 			wants(t, unix.Rename(dir+"/moved", dir+"/full"), unix.ENOTEMPTY)
 			must(t, unix.Renameat2(unix.AT_FDCWD, b, unix.AT_FDCWD, dir+"/c", unix.RENAME_NOREPLACE))
 		},
+		"access control lists and modes": func(t *testing.T, dir string) {
+			const name = "system.posix_acl_access"
+			// user::rwx user:1:rw- group::r-- mask::mask other::--x
+			list := func(mask byte) []byte {
+				return []byte("\x02\x00\x00\x00" + "\x01\x00\x07\x00\xff\xff\xff\xff" + "\x02\x00\x06\x00\x01\x00\x00\x00" +
+					"\x04\x00\x04\x00\xff\xff\xff\xff" + "\x10\x00" + string(mask) + "\x00\xff\xff\xff\xff" + "\x20\x00\x01\x00\xff\xff\xff\xff")
+			}
+			buf := make([]byte, 100)
+			for _, f := range []string{put(t, dir+"/fresh", "x"), dir + "/old"} {
+				if _, err := os.Stat(f); err != nil {
+					put(t, f, "x")
+					unix.Sync()
+				}
+				if got := stat(t, f).Mode & 0o777; got != 0o644 {
+					t.Errorf("mode %o at first", got)
+				}
+				if err := unix.Setxattr(f, name, list(6), 0); err == unix.EOPNOTSUPP || err == unix.EINVAL {
+					return // the file system has no lists, or the namespace no user 1
+				} else if must(t, err); stat(t, f).Mode&0o777 != 0o761 {
+					t.Errorf("mode %o with a list, want 761", stat(t, f).Mode&0o777)
+				}
+				_, err := unix.Getxattr(f, name, buf)
+				must(t, err)
+				must(t, unix.Chmod(f, 0o640))
+				n, err := unix.Getxattr(f, name, buf)
+				if must(t, err); n != 44 || buf[30] != 4 || buf[6] != 6 {
+					t.Errorf("after chmod 640 the list is % x", buf[:n])
+				}
+				must(t, unix.Setxattr(f, name, list(7), 0))
+				if got := stat(t, f).Mode & 0o777; got != 0o771 {
+					t.Errorf("mode %o with another list, want 771", got)
+				}
+			}
+		},
+		"blocks of a file with holes": func(t *testing.T, dir string) {
+			fd := open(t, dir+"/f", unix.O_RDWR|unix.O_CREAT)
+			must(t, unix.Ftruncate(fd, 64<<20))
+			_, err := unix.Pwrite(fd, []byte("x"), 32<<20)
+			must(t, err)
+			if got := stat(t, dir+"/f").Blocks; got == 0 || got > 64<<20/512/2 {
+				t.Errorf("%d blocks with one byte written", got)
+			}
+		},
 		"times in nanoseconds": func(t *testing.T, dir string) {
 			f := put(t, dir+"/f", "x")
 			ts := []unix.Timespec{{Sec: 1111111111, Nsec: 123456789}, {Sec: 1222222222, Nsec: 987654321}}

@@ -40,8 +40,7 @@ type caller struct {
 	hurry   bool        // somebody waits for an ordered message
 	err     error
 
-	bufs messagePool // for replies
-	outs messagePool // for calls
+	bufs messagePool
 	wg   sync.WaitGroup
 }
 
@@ -317,10 +316,7 @@ func (c *caller) begin(via path, op fsyscall.Op, m fsyscall.Message, p *pendingC
 	tag, err := c.register(p)
 	if err == nil {
 		var b []byte
-		if p.cost >= partSize {
-			b = c.outs.get()
-		}
-		b, err = fsyscall.AppendMessage(b[:0], fsyscall.Header{Kind: fsyscall.KindCall, Op: op, Tag: tag}, m)
+		b, err = fsyscall.AppendMessage(nil, fsyscall.Header{Kind: fsyscall.KindCall, Op: op, Tag: tag}, m)
 		if err == nil {
 			c.transmit(via, b, p.cost == 0 && !p.lazy)
 			return tag
@@ -455,7 +451,6 @@ func (c *caller) send(i int, st *relay.Stream) {
 				c.stop(err)
 				return
 			}
-			c.outs.put(m)
 		}
 	}
 }

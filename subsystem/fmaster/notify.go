@@ -4,6 +4,8 @@ import (
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/SumiTomohiko/nexec/fsyscall"
 )
 
 // notifier tells the kernel to forget. The kernel takes locks for it that a
@@ -65,6 +67,11 @@ func (k *notifier) inode(n *node, pages bool) {
 	k.cond.Signal()
 	k.mu.Unlock()
 }
+
+// attrNow invalidates the kernel's attributes of a node before it returns, for a
+// change that the kernel does not expect to touch them. The kernel takes no lock
+// for it that a request under way may hold.
+func (k *notifier) attrNow(id fsyscall.NodeID) { k.srv.InodeNotify(uint64(id), -1, 0) }
 
 // entry invalidates what the kernel knows of a name, also that it does not
 // exist. It must not be used on a name at or above a mount point.

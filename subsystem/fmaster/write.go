@@ -97,8 +97,13 @@ func (s *Server) writeBehind(n *node) bool {
 func (s *Server) wrote(n *node, off uint64, data []byte) {
 	s.content.write(n, off, data)
 	s.resetAhead(n)
-	if end := off + uint64(len(data)); end > n.attr.Size {
-		const page = 4096 // what file systems allocate, nearly all
+	const page = 4096 // what file systems allocate, nearly all
+	end := off + uint64(len(data))
+	if whole := (n.attr.Size + 511) / 512; n.attr.Blocks < whole && off < n.attr.Size {
+		// Into a hole, perhaps: trueBlocks will know.
+		n.attr.Blocks = min(whole, n.attr.Blocks+((end+page-1)/page-off/page)*(page/512))
+	}
+	if end > n.attr.Size {
 		from := max(off, (n.attr.Size+page-1)/page*page) / page * page
 		if end > from {
 			n.attr.Blocks += (end - from + page - 1) / page * (page / 512)
@@ -136,6 +141,9 @@ func (s *Server) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOu
 	errno := s.setAttrOf(n, in)
 	if errno != 0 {
 		return fuse.Status(errno)
+	}
+	if in.Valid&fuse.FATTR_MODE != 0 {
+		n.xattrs = nil // an access control list has changed with it
 	}
 	s.fillAttr(n, &out.Attr)
 	out.AttrValid, out.AttrValidNsec = s.validity(n)
@@ -344,10 +352,7 @@ func (s *Server) applySet(n *node, req *fsyscall.SetAttr) {
 		}
 	}
 	if req.Mask&fsyscall.SetMode != 0 {
-		a.Mode = a.Mode&modeType | req.Mode
-		if a.UID == s.cfg.Hello.UID || s.cfg.Hello.UID == 0 {
-			a.Access = s.ownAccess(a.Mode)
-		}
+		s.takeMode(n, a.Mode&modeType|req.Mode)
 	}
 	switch {
 	case req.Mask&fsyscall.SetAtimeNow != 0:

@@ -1,6 +1,7 @@
 package fmaster
 
 import (
+	"encoding/binary"
 	"strings"
 	"syscall"
 	"time"
@@ -98,9 +99,53 @@ func (s *Server) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, d
 		return fuse.Status(syscall.EOPNOTSUPP)
 	}
 	return s.changeXattr(in.NodeId, func(n *node) result {
-		return s.calls.call(ordered, fsyscall.OpSetXattr,
+		res := s.calls.call(ordered, fsyscall.OpSetXattr,
 			&fsyscall.SetXattr{ID: n.wire, Name: name, Value: data, Flags: uint8(in.Flags & 3)}, &fsyscall.Empty{})
+		if mode, ok := aclMode(data); name == aclAccess && ok && res.ok() {
+			s.mu.Lock()
+			s.takeMode(n, n.attr.Mode&^0o777|mode)
+			s.mu.Unlock()
+			s.notify.attrNow(n.id)
+		}
+		return res
 	})
+}
+
+// aclAccess is the attribute whose value is an access control list, a part of
+// which are the permissions of the mode.
+const aclAccess = "system.posix_acl_access"
+
+// aclMode returns the permissions that an access control list gives a file, as
+// the kernel's posix_acl_equiv_mode(9) does: a list's mask stands in the place
+// of the group's. The encoding is that of linux/posix_acl_xattr.h.
+func aclMode(list []byte) (mode uint32, ok bool) {
+	const userObj, groupObj, mask, other, entry = 0x01, 0x04, 0x10, 0x20, 8
+	if len(list) < 4 || (len(list)-4)%entry != 0 || binary.LittleEndian.Uint32(list) != 2 {
+		return 0, false
+	}
+	masked := false
+	for e := list[4:]; len(e) > 0; e = e[entry:] {
+		perm := uint32(binary.LittleEndian.Uint16(e[2:])) & 7
+		switch tag := binary.LittleEndian.Uint16(e); {
+		case tag == userObj:
+			mode |= perm << 6
+		case tag == mask:
+			mode, masked = mode&^0o070|perm<<3, true
+		case tag == groupObj && !masked:
+			mode |= perm << 3
+		case tag == other:
+			mode |= perm
+		}
+	}
+	return mode, true
+}
+
+// takeMode gives n a mode that the client has set. s.mu is held.
+func (s *Server) takeMode(n *node, mode uint32) {
+	n.attr.Mode = mode
+	if n.attr.UID == s.cfg.Hello.UID || s.cfg.Hello.UID == 0 {
+		n.attr.Access = s.ownAccess(mode)
+	}
 }
 
 // RemoveXAttr implements fuse.RawFileSystem.
