@@ -69,7 +69,10 @@ func (s *session) exec(tag uint32, x *fsyscall.Exec) error {
 		c.endStreams()
 		return c.reply(fsyscall.ExecFork, fsyscall.Errno(syscall.EAGAIN), 0)
 	}
-	s.files.Prepare(x.Cwd)
+	s.files.Prepare(x.Cwd, true)
+	if home := s.hello.Home; home != "" {
+		s.files.Prepare(home, false) // most programs look for their settings there
+	}
 	s.wg.Go(c.live)
 	return nil
 }

@@ -40,8 +40,9 @@ type Files interface {
 	// StdioPath is the path, below the root of the mount, of a command's
 	// standard stream that is a file.
 	StdioPath(cmd uint32, slot int) string
-	// Prepare says that a path of the view will soon be used.
-	Prepare(path string)
+	// Prepare says that a directory of the view will soon be used, and with
+	// below that those in it may be as well.
+	Prepare(path string, below bool)
 	// Sync waits until every change was answered, and tells the ones lost.
 	Sync(ctx context.Context) (lost []fsyscall.LostWrite, n int, err error)
 	// Stats is text for --stats.

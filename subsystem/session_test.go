@@ -96,9 +96,9 @@ func (s *stalling) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 func (f *localFiles) StdioPath(cmd uint32, slot int) string {
 	return fmt.Sprintf("stdio/%d.%d", cmd, slot)
 }
-func (f *localFiles) Prepare(string) {}
-func (f *localFiles) Stats() []byte  { return []byte("stats\n") }
-func (f *localFiles) Close() error   { return nil }
+func (f *localFiles) Prepare(string, bool) {}
+func (f *localFiles) Stats() []byte        { return []byte("stats\n") }
+func (f *localFiles) Close() error         { return nil }
 func (f *localFiles) Wait() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -108,18 +108,23 @@ var trips = regexp.MustCompile(`(?im)round[ -]trips waited(?: for)?:?\s*(\d+)`)
 // now. They decide what it costs at a distance, and noise does not touch them.
 // Whoever lowers one lowers its bound.
 func TestRoundTrips(t *testing.T) {
-	needProgram(t, "git", "tar")
+	needProgram(t, "git", "tar", "gcc", "make")
 	s := newSite(t)
 	s.local(t, gitEnv+`mkdir tree repo small; for d in $(seq 20); do mkdir tree/$d; for f in $(seq 50); do echo $f >tree/$d/$f; done; done
 cd repo; git init -q .; for d in $(seq 20); do mkdir d$d; for f in $(seq 50); do echo "$d $f" >d$d/f$f; done; done; git add .; git commit -qm all; git status >/dev/null; cd ..
-cp -r tree small/; tar cf small.tar small; rm -r small`)
+cp -r tree small/; tar cf small.tar small; rm -r small
+mkdir -p prog/inc; cd prog; printf 'CFLAGS = -Iinc\nprog: %s\n\tcc -o $@ $^\n' "$(for f in $(seq 20); do printf 'f%d.o ' $f; done) main.o" >Makefile
+for f in $(seq 20); do echo "int f$f(void);" >inc/f$f.h; printf '#include "f%d.h"\nint f%d(void) { return %d; }\n' $f $f $f >f$f.c; done
+(for f in $(seq 20); do echo "#include \"f$f.h\""; done; echo 'int main(void) { return f20() - 20; }') >main.c`)
 	for _, c := range []struct {
 		name, script string
 		most         int
 	}{
-		{"echo", "/bin/echo hi", 4},
-		{"find", "find tree -printf '%s\\n' | wc -l", 14},
-		{"git status", gitEnv + "cd repo && git status --porcelain", 30},
+		{"echo", "/bin/echo hi", 3},
+		{"find", "find tree -printf '%s\\n' | wc -l", 6},
+		{"git status", gitEnv + "cd repo && git status --porcelain", 18},
+		{"git grep", gitEnv + "cd repo && ! git grep -q nothing-has-this", 16},
+		{"compile", "cd prog && make -s -j2 && ./prog", 16},
 		{"untar", "tar xf small.tar", 10},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -40,7 +40,8 @@ type caller struct {
 	hurry   bool        // somebody waits for an ordered message
 	err     error
 
-	bufs messagePool
+	bufs messagePool // for replies
+	outs messagePool // for calls
 	wg   sync.WaitGroup
 }
 
@@ -316,7 +317,10 @@ func (c *caller) begin(via path, op fsyscall.Op, m fsyscall.Message, p *pendingC
 	tag, err := c.register(p)
 	if err == nil {
 		var b []byte
-		b, err = fsyscall.AppendMessage(nil, fsyscall.Header{Kind: fsyscall.KindCall, Op: op, Tag: tag}, m)
+		if p.cost >= partSize {
+			b = c.outs.get()
+		}
+		b, err = fsyscall.AppendMessage(b[:0], fsyscall.Header{Kind: fsyscall.KindCall, Op: op, Tag: tag}, m)
 		if err == nil {
 			c.transmit(via, b, p.cost == 0 && !p.lazy)
 			return tag
@@ -451,6 +455,7 @@ func (c *caller) send(i int, st *relay.Stream) {
 				c.stop(err)
 				return
 			}
+			c.outs.put(m)
 		}
 	}
 }

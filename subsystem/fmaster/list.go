@@ -74,6 +74,10 @@ func (s *Server) listing(dir *node, done func(listed)) *pendingCall {
 				d.listing = nil
 			}
 			s.takeListing(dir, gen, &l)
+			if below := d.below; below > 0 {
+				d.below = 0
+				s.lookBelow(dir, below)
+			}
 			s.mu.Unlock()
 			close(ready)
 			if done != nil {

@@ -131,7 +131,7 @@ func (s *Server) peek(dir *node, name string) (n *node, known bool) {
 		_, stale := d.stale[name]
 		if n.synthetic || n.pending > 0 || !stale && n.nameFresh(now) && n.usable(now) && !s.cfg.Hello.NoCache {
 			s.stats.hits.Add(1)
-			s.used(d)
+			s.used(dir)
 			return n, true
 		}
 		return nil, false
@@ -157,6 +157,7 @@ func (s *Server) ask(dir *node, name string, list bool) (*node, syscall.Errno) {
 		}
 		if list && !s.cfg.Hello.NoCache && !d.big && d.listing == nil {
 			s.list(dir, listMax, nil)
+			s.lookBelow(dir, belowLevels)
 			s.wanted(dir)
 		}
 		gen := dir.gen

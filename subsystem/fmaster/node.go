@@ -110,9 +110,12 @@ type dirState struct {
 	// For the run-ahead: shown says that a program read the listing, wanted
 	// counts the entries that were asked for because a program wanted them, and
 	// ahead is what a listing that nobody has used yet takes of the budget.
+	// below is how many levels are to be guessed when the listing comes.
 	shown  bool
 	wanted int
 	ahead  int
+	below  int
+	before *node // in this directory, whose entries were wanted last
 }
 
 // unleased is how long an answer without a lease may be kept.

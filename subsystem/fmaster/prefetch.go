@@ -23,6 +23,17 @@ const (
 	guessLevels = 3    // directories above the file whose further entries are guessed
 )
 
+// The first file that a program wants from a directory brings its small
+// neighbours, also those in the directories there: settings come in groups. Guesses that are not used make the next
+// one smaller, so all of them together cost at most twice nearBudget until one
+// is used.
+const (
+	nearBudget = 64 << 10
+	nearLeast  = 4 << 10 // a smaller guess is not made
+	nearSize   = 8 << 10 // of one neighbour
+	nearFiles  = 32
+)
+
 // prefetcher is guarded by Server.mu.
 type prefetcher struct {
 	queue  []*node // files likely to be wanted next, in order
@@ -31,6 +42,8 @@ type prefetcher struct {
 	epoch  uint32 // raised when a guess is given up, which writes off what it left unused
 	dir    *node  // where the last file was wanted that had not been fetched
 	misses int    // how many in a row near there
+
+	spent int // how often nearBudget was halved
 }
 
 // wantedContent is called when a program opens a small file to read it; hit
@@ -41,6 +54,7 @@ func (s *Server) wantedContent(n *node, hit bool) {
 		if n.guessed > 0 {
 			s.unguess(n)
 			s.stats.fetchedUsed.Add(1)
+			p.spent = 0
 			p.budget = min(2*p.budget, maxBudget)
 			s.pumpGuesses()
 		}
@@ -50,11 +64,11 @@ func (s *Server) wantedContent(n *node, hit bool) {
 	if dir == nil || s.cfg.Hello.NoCache {
 		return
 	}
-	near := p.dir != nil && (p.dir == dir || p.dir.parent == dir.parent && dir.parent != nil || p.dir == dir.parent || p.dir.parent == dir ||
-		p.dir.parent != nil && dir.parent != nil && p.dir.parent.parent == dir.parent.parent && dir.parent.parent != nil)
+	near := p.dir != nil && adjacent(p.dir, dir)
 	p.dir = dir
 	if !near {
-		p.misses, p.queue, p.budget = 1, nil, firstBudget
+		p.misses, p.budget = 1, firstBudget
+		s.guessNear(n)
 		return
 	}
 	p.misses++
@@ -68,6 +82,98 @@ func (s *Server) wantedContent(n *node, hit bool) {
 		}
 		s.pumpGuesses()
 	}
+}
+
+// adjacent tells whether a program that reads a tree in the order of its names
+// may come from a file in one directory to one in the other: they are the same,
+// or nothing that it would read first lies between them.
+func adjacent(from, to *node) bool {
+	up := from
+	for range guessLevels {
+		if up == to || to.parent == up {
+			return true // up again, or down
+		}
+		if up.parent == nil {
+			return false
+		}
+		for over, down := to, 0; over != nil && down < guessLevels; over, down = over.parent, down+1 {
+			if over.parent == up.parent && over != up {
+				return next(up, over)
+			}
+		}
+		up = up.parent
+	}
+	return false
+}
+
+// next tells whether b is the directory after a among those of their parent.
+func next(a, b *node) bool {
+	if a.name >= b.name {
+		return false
+	}
+	for name, c := range a.parent.dir.children {
+		if name > a.name && name < b.name && c.isDir() {
+			return false
+		}
+	}
+	return true
+}
+
+// guessNear fetches the small files beside n and in the directories there.
+func (s *Server) guessNear(n *node) {
+	p := &s.prefetch
+	p.queue = p.queue[:0]
+	room := nearBudget >> p.spent
+	if n.parent.synthetic || n.parent.mounts != nil || room < nearLeast {
+		return
+	}
+	dirs := []*node{n.parent}
+	for level := 0; level <= belowLevels && room > 0; level++ {
+		var below []*node
+		for _, dir := range dirs {
+			if dir.dir == nil || !dir.dir.whole {
+				continue
+			}
+			for _, c := range smallFiles(dir) {
+				if room -= int(c.attr.Size); room < 0 {
+					break
+				}
+				if c != n {
+					p.queue = append(p.queue, c)
+				}
+			}
+			if dirs := s.listable(dir); len(dirs) <= fanOut {
+				below = append(below, dirs...)
+			}
+		}
+		dirs = below
+	}
+	if len(p.queue) > 0 {
+		p.spent++
+		p.epoch++
+		p.unused = 0
+		s.pumpGuesses()
+	}
+}
+
+// smallFiles returns the files in dir that are settings by their size, by
+// name, and none if there are so many that they are a store.
+func smallFiles(dir *node) []*node {
+	var names []string
+	for name, c := range dir.dir.children {
+		if c.attr.Mode&modeType == modeRegular && c.attr.Size <= nearSize {
+			names = append(names, name)
+		}
+	}
+	if len(names) > nearFiles {
+		return nil
+	}
+	slices.Sort(names)
+	files := make([]*node, len(names))
+	for i, name := range names {
+		files[i] = dir.dir.children[name]
+	}
+	return files
 }
 
 // unguess gives the room that an unused guess took of the budget back.

@@ -1,6 +1,7 @@
 package fmaster
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
@@ -8,16 +9,36 @@ import (
 
 // maxAhead bounds the entries of listings that were asked for before any
 // program wanted them and that nobody has used yet: about 1.6 MB of answers.
-// An unlucky guess costs no more than that, and no waiting.
-const maxAhead = 16 << 10
+// An unlucky guess costs no more than that, and no waiting. It holds for a walk
+// of a tree that has been seen to begin. Before that, what lies below a
+// directory in use is worth firstAhead entries, 800 kB, and more as such
+// guesses are used.
+const (
+	maxAhead   = 16 << 10
+	firstAhead = 8 << 10
+)
+
+// belowLevels is how far below a directory that a program uses the listings are
+// guessed: a path to a file there crosses several directories, each a round
+// trip if it were asked for in its turn.
+const belowLevels = 3
+
+// fanOut is how many directories another may have for them to be guessed before
+// any walk: what has more is a store rather than a tree to step into. There,
+// those are guessed that are not named like the rest.
+const fanOut = 64
+
+// maxCut bounds the directories remembered because the budget ended within
+// them.
+const maxCut = 64
 
 // assumedEntries is what a listing takes of the budget until it has come.
 const assumedEntries = 64
 
 // Prepare asks, in one flight and without waiting, for the directories on the
-// way to p (an absolute path of the view) and for p itself: the working
-// directory of a command that is about to start.
-func (s *Server) Prepare(p string) {
+// way to p (an absolute path of the view) and for p itself, a directory that a
+// command is about to use. With below it goes on to the directories in p.
+func (s *Server) Prepare(p string, below bool) {
 	if s.cfg.Hello.NoCache {
 		return
 	}
@@ -42,6 +63,9 @@ func (s *Server) Prepare(p string) {
 		at = next
 		s.prepareOne(at)
 	}
+	if below {
+		s.lookBelow(at, belowLevels)
+	}
 }
 
 // expectPrefetched takes in what the client asks for in the session's stead.
@@ -65,6 +89,7 @@ func (s *Server) expectPrefetched(p string) {
 		s.calls.expect(uint32(2+i), fsyscall.OpList, s.listing(n, nil))
 		at = n
 	}
+	s.lookBelow(at, belowLevels)
 }
 
 func (s *Server) prepareOne(n *node) {
@@ -74,15 +99,24 @@ func (s *Server) prepareOne(n *node) {
 }
 
 // wanted notes that a program needed the entries of dir from the client. The
-// second directory with the same parent makes a walk likely.
+// second directory with the same parent makes a walk of that likely, and the
+// second such walk one of the directory above. A store is walked only if it is
+// in the order of its names.
 func (s *Server) wanted(dir *node) {
-	p := dir.parent
-	if p == nil || p.dir == nil {
-		return
-	}
-	p.dir.wanted++
-	if p.dir.wanted >= 2 && p.dir.whole {
-		s.listChildren(p)
+	for p := dir.parent; p != nil && p.dir != nil; dir, p = p, p.parent {
+		before := p.dir.before
+		p.dir.before = dir
+		if len(p.dir.children) > fanOut && before != nil && (before.parent != p || !next(before, dir)) {
+			return
+		}
+		p.dir.wanted++
+		if p.dir.wanted < 2 || !p.dir.whole || p.synthetic {
+			return
+		}
+		s.listChildren(p, walk)
+		if p.dir.wanted > 2 {
+			return
+		}
 	}
 }
 
@@ -92,57 +126,159 @@ func (s *Server) wanted(dir *node) {
 func (s *Server) runAhead(n *node) {
 	d := n.dir
 	d.shown = true
-	s.used(d)
+	s.used(n)
 	if p := n.parent; p != nil && p.dir != nil && p.dir.shown {
-		s.listChildren(p)
-		s.listChildren(n)
+		s.listChildren(p, walk)
+		s.listChildren(n, walk)
 	}
 }
 
-// used gives the room that d took of the budget back.
-func (s *Server) used(d *dirState) {
-	if d.ahead > 0 {
-		s.aheadUnused -= d.ahead
-		d.ahead = 0
+// used is called when a program uses the listing of n. If it was guessed, the
+// guess goes on from there.
+func (s *Server) used(n *node) {
+	if n.dir.ahead > 0 {
+		s.unused(n.dir)
 		s.stats.aheadUsed.Add(1)
+		s.lookBelow(n, belowLevels)
 	}
 }
 
-// listChildren asks for the listings of dir's directories, as far as the budget
+// unused gives the room that d took of the budget back.
+func (s *Server) unused(d *dirState) {
+	s.aheadUnused -= d.ahead
+	d.ahead = 0
+}
+
+// lookBelow asks for the listings of the directories in dir, and of those in
+// them, levels deep; now or when that of dir has come.
+func (s *Server) lookBelow(dir *node, levels int) {
+	d := dir.entries()
+	switch {
+	case d.listing != nil && !d.whole:
+		d.below = max(d.below, levels)
+	case d.whole && levels > 0 && !dir.synthetic && len(d.children) > 0:
+		s.listChildren(dir, guess{
+			levels: levels, fanOut: fanOut,
+			budget: min(firstAhead+assumedEntries*int(s.stats.aheadUsed.Load()), maxAhead),
+		})
+	}
+}
+
+// guess says how far a run-ahead of listings goes.
+type guess struct {
+	levels int // of directories
+	fanOut int // directories in one
+	budget int // entries, of this and all other unused guesses
+}
+
+// walk is the guess that a program will read a whole tree.
+var walk = guess{levels: 1 << 30, fanOut: 1 << 30, budget: maxAhead}
+
+// listChildren asks for the listings of dir's directories, as far as the guess
 // goes, and as they come for those below.
-func (s *Server) listChildren(dir *node) {
-	if dir.synthetic || s.cfg.Hello.NoCache || dir.pending > 0 {
+func (s *Server) listChildren(dir *node, g guess) {
+	if dir.synthetic || s.cfg.Hello.NoCache || dir.pending > 0 || g.levels == 0 {
 		return
 	}
-	for _, c := range dir.dir.children {
-		if s.aheadUnused+assumedEntries > maxAhead {
+	dirs := s.listable(dir)
+	if len(dirs) > g.fanOut {
+		dirs = oddlyNamed(dirs)
+	}
+	below := g
+	below.levels--
+	for _, c := range dirs {
+		if s.aheadUnused+assumedEntries > g.budget {
+			if len(s.cut) < maxCut {
+				s.cut = append(s.cut, cutGuess{dir, g})
+			}
 			return
 		}
+		if c.entries().whole {
+			s.listChildren(c, below)
+		} else {
+			s.listAhead(c, g)
+		}
+	}
+}
+
+// listable returns the directories in dir whose listings are there or could be
+// asked for, by name: the ones with a dot, where tools keep their state, come
+// first.
+func (s *Server) listable(dir *node) []*node {
+	var names []string
+	for name, c := range dir.dir.children {
 		if !c.isDir() || c.synthetic || c.mounts != nil || c.pending > 0 || c.attr.Access&(accessR|accessX) != accessR|accessX {
 			continue
 		}
-		d := c.entries()
-		if d.whole || d.big || d.listing != nil {
-			continue
+		if d := c.entries(); !d.big && d.listing == nil {
+			names = append(names, name)
 		}
-		s.aheadUnused += assumedEntries
-		d.ahead = assumedEntries
-		s.stats.ahead.Add(1)
-		s.list(c, listMax, func(l listed) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if d.ahead > 0 {
-				s.aheadUnused += len(l.entries) - d.ahead
-				d.ahead = len(l.entries)
-				if l.errno != 0 || !d.whole {
-					s.used(d)
-				}
-			}
-			if d.whole {
-				s.listChildren(c)
-			}
-		})
 	}
+	slices.Sort(names)
+	dirs := make([]*node, len(names))
+	for i, name := range names {
+		dirs[i] = dir.dir.children[name]
+	}
+	return dirs
+}
+
+// oddlyNamed returns the directories whose names are not as long as most: a
+// store names what it stores alike, and what is about it otherwise.
+func oddlyNamed(dirs []*node) []*node {
+	count := make(map[int]int)
+	most := 0
+	for _, c := range dirs {
+		n := len(c.name)
+		if count[n]++; count[n] > count[most] {
+			most = n
+		}
+	}
+	odd := slices.DeleteFunc(dirs, func(c *node) bool { return len(c.name) == most })
+	if len(odd) > fanOut {
+		return nil
+	}
+	return odd
+}
+
+// cutGuess is a guess that the budget ended.
+type cutGuess struct {
+	dir *node
+	g   guess
+}
+
+// resume goes on with a guess for which there is room again.
+func (s *Server) resume() {
+	for len(s.cut) > 0 && s.aheadUnused <= s.cut[0].g.budget/2 {
+		c := s.cut[0]
+		s.cut = s.cut[1:]
+		if !c.dir.dropped && c.dir.dir != nil && c.dir.dir.whole {
+			s.listChildren(c.dir, c.g)
+		}
+	}
+}
+
+// listAhead asks for the listing of c, and goes on below when it comes.
+func (s *Server) listAhead(c *node, g guess) {
+	d := c.entries()
+	s.aheadUnused += assumedEntries
+	d.ahead = assumedEntries
+	s.stats.ahead.Add(1)
+	s.list(c, listMax, func(l listed) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if d.ahead > 0 {
+			s.aheadUnused += len(l.entries) - d.ahead
+			d.ahead = len(l.entries)
+			if l.errno != 0 || !d.whole {
+				s.unused(d)
+			}
+		}
+		if d.whole {
+			g.levels--
+			s.listChildren(c, g)
+		}
+		s.resume()
+	})
 }
 
 // trim takes at least want entries that nothing refers to out of the tree.
@@ -155,7 +291,7 @@ func (s *Server) trim(want int) {
 			continue
 		}
 		want -= len(n.dir.children)
-		s.used(n.dir)
+		s.unused(n.dir)
 		n.dir.whole = false
 		for name := range n.dir.children {
 			s.displace(n, name)

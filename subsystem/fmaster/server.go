@@ -92,6 +92,7 @@ type Server struct {
 	lastDir     uint64
 	countNodes  int
 	aheadUnused int
+	cut         []cutGuess // what the budget of aheadUnused ended
 	lost        []fsyscall.LostWrite
 	lostN       int
 	content     contentCache
