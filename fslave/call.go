@@ -258,7 +258,12 @@ func (c *call) reply(kind fsyscall.Kind, body fsyscall.Message, err error) {
 		err = bad
 	}
 	*p = b
-	if err != nil || len(c.bulk) == 0 {
+	switch {
+	case err == nil && len(c.bulk) > 0:
+	case c.inline() && kind == fsyscall.KindReply:
+		c.s.sendInline(b)
+		return
+	default:
 		c.s.send(b)
 		return
 	}

@@ -256,6 +256,25 @@ func (s *Server) send(parts ...[]byte) {
 	_ = s.conn.WriteMessage(parts...)
 }
 
+// sendInline is send for the answer to a call that is executed before the next
+// one is read, by the goroutine that reads.
+func (s *Server) sendInline(parts ...[]byte) {
+	q, ok := s.conn.(queuer)
+	if !ok {
+		s.send(parts...)
+		return
+	}
+	s.output.Lock()
+	defer s.output.Unlock()
+	_ = q.QueueMessage(parts...)
+}
+
+// queuer is a Conn that sends the answers to calls that have come together
+// together. See relay.MessageConn.
+type queuer interface {
+	QueueMessage(parts ...[]byte) error
+}
+
 // counters are what Stats is made of.
 type counters struct {
 	calls                  [256]atomic.Uint64

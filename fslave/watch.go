@@ -71,9 +71,9 @@ type watched struct {
 // watcher has the watches of a Server. Its methods are safe for concurrent
 // use.
 type watcher struct {
-	s    *Server
-	fd   int
-	file *os.File // fd, for waiting until it is readable; nil: no watches
+	s      *Server
+	fd     int // of inotify; -1: no watches
+	stopFD int // of an eventfd that ends run
 
 	mu      sync.Mutex
 	byWD    map[int32]*watched
@@ -119,7 +119,12 @@ func newWatcher(s *Server) *watcher {
 		s.stats.watchesFailed.Add(1)
 		return w
 	}
-	w.fd, w.file = fd, os.NewFile(uintptr(fd), "inotify")
+	if w.stopFD, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
+		unix.Close(fd)
+		s.stats.watchesFailed.Add(1)
+		return w
+	}
+	w.fd = fd
 	return w
 }
 
@@ -136,33 +141,50 @@ func watchLimit() int {
 
 func (w *watcher) start() {
 	w.wg.Go(w.queue.run)
-	if w.file == nil {
+	if w.fd < 0 {
 		return
 	}
-	w.wg.Go(func() {
-		raw, err := w.file.SyscallConn()
-		if err != nil {
+	w.wg.Go(w.run)
+}
+
+// drainPause is how long the watcher's goroutine leaves events alone after it
+// has taken some. The brackets take those of own changes meanwhile, and a
+// stream of changes does not wake it for each.
+const drainPause = time.Millisecond
+
+// run takes events as they come, until stop. It waits in poll(2) rather than in
+// the runtime's poller, which would be woken by every event.
+func (w *watcher) run() {
+	fds := []unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}, {Fd: int32(w.stopFD), Events: unix.POLLIN}}
+	for {
+		_, err := unix.Poll(fds, -1)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil || fds[1].Revents != 0:
 			return
 		}
-		// Returns when stop closes the file.
-		_ = raw.Read(func(uintptr) bool {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.drain()
-			return false
-		})
-	})
+		w.mu.Lock()
+		w.drain()
+		w.mu.Unlock()
+		time.Sleep(drainPause)
+	}
 }
 
 func (w *watcher) stop() {
-	if w.file != nil {
-		w.mu.Lock()
-		w.fd = -1
-		w.mu.Unlock()
-		w.file.Close()
+	w.mu.Lock()
+	fd := w.fd
+	w.fd = -1
+	w.mu.Unlock()
+	if fd >= 0 {
+		_, _ = unix.Write(w.stopFD, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	}
 	w.queue.stop()
 	w.wg.Wait()
+	if fd >= 0 {
+		unix.Close(fd)
+		unix.Close(w.stopFD)
+	}
 }
 
 // covered tells whether d is watched.

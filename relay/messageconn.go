@@ -19,9 +19,10 @@ type MessageConn struct {
 
 	waiting atomic.Int32 // writers that are before mu or about to be
 	mu      sync.Mutex
-	out     []byte   // small messages that wait for another's write
-	vector  [][]byte // for flush
-	err     error    // the first error of a write
+	out     []byte      // small messages that wait for another's write
+	vector  [][]byte    // for flush
+	err     error       // the first error of a write
+	late    atomic.Bool // QueueMessage left something in out
 }
 
 const (
@@ -46,6 +47,11 @@ func NewMessageConn(rw io.ReadWriter) *MessageConn {
 // returns it. At the end of the byte stream between messages the error is
 // io.EOF, within one io.ErrUnexpectedEOF.
 func (c *MessageConn) ReadMessage(buf []byte) ([]byte, error) {
+	if c.late.Load() && !c.hasNext() {
+		c.mu.Lock()
+		c.flush()
+		c.mu.Unlock()
+	}
 	b, err := c.br.Peek(4)
 	if err != nil {
 		if len(b) > 0 {
@@ -97,11 +103,49 @@ func (c *MessageConn) WriteMessage(parts ...[]byte) error {
 	return c.err
 }
 
+// hasNext tells whether the next message has come whole, so that reading it
+// waits for nothing.
+func (c *MessageConn) hasNext() bool {
+	if c.br.Buffered() < 4 {
+		return false
+	}
+	b, _ := c.br.Peek(4)
+	return c.br.Buffered()-4 >= int(binary.LittleEndian.Uint32(b))
+}
+
+// maxLate bounds what QueueMessage keeps.
+const maxLate = 32 << 10
+
+// QueueMessage is WriteMessage for the goroutine that reads: while the next
+// message is there to be read, the answer to this one may wait for that to the
+// next, and go with it. ReadMessage sends what waits before it waits itself.
+func (c *MessageConn) QueueMessage(parts ...[]byte) error {
+	n := 4
+	for _, p := range parts {
+		n += len(p)
+	}
+	if n > maxLate/4 || !c.hasNext() {
+		return c.WriteMessage(parts...)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.out = binary.LittleEndian.AppendUint32(c.out, uint32(n-4))
+	for _, p := range parts {
+		c.out = append(c.out, p...)
+	}
+	c.late.Store(true)
+	if len(c.out) > maxLate {
+		c.flush()
+	}
+	return c.err
+}
+
 // flush writes what waits, and parts after it from where they are. c.mu is
 // held.
 func (c *MessageConn) flush(parts ...[]byte) {
 	all := append(append(c.vector[:0], c.out), parts...)
 	c.out = c.out[:0]
+	c.late.Store(false)
 	if c.err == nil {
 		c.err = writeAll(c.rw, all)
 	}

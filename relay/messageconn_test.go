@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
 )
@@ -298,4 +299,67 @@ func childLink() error {
 		return err
 	}
 	return l.Wait()
+}
+
+// TestQueueMessage: the answers to messages that came together leave together,
+// and none waits while the reader does.
+func TestQueueMessage(t *testing.T) {
+	x, y, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	var out bytes.Buffer
+	w := &writes{ReadWriter: &out}
+	c := NewMessageConn(struct {
+		io.Reader
+		io.Writer
+	}{x, w})
+	send := func(messages ...string) {
+		t.Helper()
+		var all []byte
+		for _, m := range messages {
+			all = append(all, byte(len(m)), 0, 0, 0)
+			all = append(all, m...)
+		}
+		if _, err := y.Write(all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(want string) {
+		t.Helper()
+		if m, err := c.ReadMessage(nil); err != nil || string(m) != want {
+			t.Fatalf("%q, %v", m, err)
+		}
+	}
+	answer := func(m string, writes int) {
+		t.Helper()
+		if err := c.QueueMessage([]byte(m)); err != nil || w.n != writes {
+			t.Fatalf("%s: %d writes, %v", m, w.n, err)
+		}
+	}
+	send("a", "b", "c", "notice")
+	read("a")
+	answer("A", 0)
+	read("b")
+	answer("B", 0)
+	read("c")
+	answer("C", 0)
+	read("notice") // has no answer
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		read("d") // must not wait with the answers kept
+		answer("D", 2)
+	}()
+	for deadline := time.Now().Add(10 * time.Second); c.late.Load(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("answers wait for the next message")
+		}
+	}
+	send("d")
+	<-done
+	if got, want := out.String(), "\x01\x00\x00\x00A\x01\x00\x00\x00B\x01\x00\x00\x00C\x01\x00\x00\x00D"; got != want {
+		t.Errorf("%q", got)
+	}
 }
