@@ -37,8 +37,10 @@ type SessionConfig struct {
 	// absolute and clean. Where the view takes it from this machine, the way
 	// there is sent to the server before it asks; see [fsyscall.Prefetch].
 	Prefetch string
-	// Sync, NoCache and Trace go into the Hello.
+	// Sync, NoCache and Trace go into the Hello, and so does Machine, if it is
+	// not zero: see [MachineKey].
 	Sync, NoCache, Trace bool
+	Machine              [32]byte
 	// Shared, if not nil, has a session that stays take the command. Where
 	// that cannot be, the command gets a session of its own.
 	Shared *Shared
@@ -149,6 +151,9 @@ func makeHello(cfg SessionConfig) (msg []byte, secret [32]byte, err error) {
 	h := &fsyscall.Hello{
 		Version: fsyscall.Version, UID: uint32(unix.Geteuid()), GID: uint32(unix.Getegid()),
 		View: cfg.View, Prefetched: cfg.prefetched(), Sync: cfg.Sync, NoCache: cfg.NoCache, Trace: cfg.Trace,
+	}
+	if !cfg.NoCache {
+		h.Machine = cfg.Machine
 	}
 	if _, err := rand.Read(h.Secret[:]); err != nil {
 		return nil, secret, fmt.Errorf("cannot make the session's secret: %w", err)

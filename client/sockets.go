@@ -30,12 +30,9 @@ const socketSuffix = ".sock"
 func OpenSockets() (*Sockets, error) {
 	base := os.Getenv("XDG_RUNTIME_DIR")
 	if !filepath.IsAbs(base) {
-		if base = os.Getenv("XDG_STATE_HOME"); !filepath.IsAbs(base) {
-			home, err := os.UserHomeDir()
-			if err != nil {
-				return nil, fmt.Errorf("no directory for the sockets of sessions: %w", err)
-			}
-			base = filepath.Join(home, ".local/state")
+		var err error
+		if base, err = stateHome(); err != nil {
+			return nil, fmt.Errorf("no directory for the sockets of sessions: %w", err)
 		}
 	}
 	path := filepath.Join(base, "nexec")

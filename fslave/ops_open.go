@@ -1,6 +1,8 @@
 package fslave
 
 import (
+	"time"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
@@ -85,6 +87,10 @@ func (c *call) openNode(m *fsyscall.Open, reply *fsyscall.OpenReply) (*node, err
 
 // firstBytes fills in the rest of the reply to an Open.
 func (c *call) firstBytes(fd int, m *fsyscall.Open, f *found, a *fsyscall.Attr) error {
+	var quiet time.Time
+	if m.Flags&fsyscall.OpenAccMode == fsyscall.OpenReadOnly && f.n.stdio == nil {
+		quiet = settling(fd)
+	}
 	if m.Inline > 0 && m.Flags&fsyscall.OpenAccMode != fsyscall.OpenWriteOnly {
 		if err := c.readInto(fd, 0, int(m.Inline)); err != nil {
 			return err
@@ -96,6 +102,9 @@ func (c *call) firstBytes(fd int, m *fsyscall.Open, f *found, a *fsyscall.Attr) 
 		}
 	}
 	f.fillAttr(a)
+	if settled(quiet, &f.st) {
+		a.Flags |= fsyscall.AttrSettled
+	}
 	return nil
 }
 
@@ -132,6 +141,10 @@ func (c *call) fetch() (fsyscall.Message, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
+	var quiet time.Time
+	if f.n.stdio == nil {
+		quiet = settling(fd)
+	}
 	if err := c.readInto(fd, 0, int(m.Size)); err != nil {
 		return nil, err
 	}
@@ -140,6 +153,9 @@ func (c *call) fetch() (fsyscall.Message, error) {
 		return nil, err
 	}
 	f.fillAttr(&reply.Attr)
+	if settled(quiet, &f.st) {
+		reply.Attr.Flags |= fsyscall.AttrSettled
+	}
 	return reply, nil
 }
 

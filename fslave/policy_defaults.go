@@ -94,6 +94,8 @@ func hiddenInHome() []guarded {
 		{".psql_history", "commands with passwords typed in them"},
 		{".mysql_history", "commands with passwords typed in them"},
 		{".config/nexec", "the rules themselves"},
+		{".local/state/nexec", "what this machine is known by in servers' caches"},
+		{".cache/nexec", "what sessions that came to this machine have read"},
 	}
 }
 
@@ -259,10 +261,12 @@ func readOnlyInSystem() []guarded {
 }
 
 // Defaults says what the default rules are made from. Home and Cwd are
-// absolute and clean; an empty one is left out. UID names the user's files in
-// /tmp.
+// absolute and clean; an empty one is left out. Own are directories of nexec's
+// own that are elsewhere than usual, hidden as those are. UID names the user's
+// files in /tmp.
 type Defaults struct {
 	Home, Cwd string
+	Own       []string
 	UID       int
 	// ExportOnly leaves out everything that the defaults would grant. What
 	// they take away stays.
@@ -306,6 +310,9 @@ func (d Defaults) guards() []Rule {
 	if d.Home != "" {
 		add(d.Home, hiddenInHome(), ModeHide, "secret")
 		add(d.Home, readOnlyInHome(), ModeReadOnly, "run by the user")
+	}
+	for _, dir := range d.Own {
+		add(dir, []guarded{{"", "nexec's own"}}, ModeHide, "secret")
 	}
 	add("/", hiddenInSystem(), ModeHide, "secret")
 	add("/", readOnlyInSystem(), ModeReadOnly, "run by the system")

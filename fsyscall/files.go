@@ -31,8 +31,13 @@ const (
 	// so that it may refuse a change of a name in it that the permissions
 	// allow. Such a change is to be asked for, not taken for granted.
 	AttrRuled
+	// AttrSettled, in the reply to an Open or a Fetch: whatever changes the
+	// content that this call, or a Read of the file just opened, brings, gives
+	// the inode another Ctime. So the content may be kept beyond the session
+	// and found again by Dev, Ino, Size, Mtime and Ctime.
+	AttrSettled
 
-	attrFlagsKnown = AttrReadOnly | AttrUnwatched | AttrNoXattr | AttrRuled
+	attrFlagsKnown = AttrReadOnly | AttrUnwatched | AttrNoXattr | AttrRuled | AttrSettled
 )
 
 // Attr is what stat(2) says of an inode, in the client's own numbers.

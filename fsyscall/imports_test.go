@@ -20,6 +20,7 @@ const module = "github.com/SumiTomohiko/nexec"
 // packages in test and bench, which nobody imports, are free.
 var order = `
 	fsyscall < relay, view
+	subsystem/filecache < subsystem/fmaster, subsystem
 	fsyscall, relay < fslave, subsystem/fmaster, client/clienttest
 	fsyscall < subsystem/namespace
 	relay < subsystem/handover

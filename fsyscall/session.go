@@ -54,6 +54,9 @@ type Hello struct {
 	// Prefetched is the path that the client has asked its file service for in
 	// the server's stead (see Prefetch), or empty.
 	Prefetched string
+	// Machine is a secret by which the client's files are known in caches that
+	// outlive the session. Zero: no content may be kept for later sessions.
+	Machine [32]byte
 	// Sync: each change is on the client before its system call returns.
 	Sync bool
 	// NoCache: nothing is kept on the server between calls.
@@ -90,6 +93,9 @@ func (m *Hello) fields(c *coder) {
 		c.bool(&r.Remote)
 	})
 	c.string(&m.Prefetched, MaxTarget)
+	for i := range m.Machine {
+		c.u8(&m.Machine[i])
+	}
 	c.bool(&m.Sync)
 	c.bool(&m.NoCache)
 	c.bool(&m.Trace)

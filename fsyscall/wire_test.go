@@ -103,10 +103,10 @@ func sampleAttr() Attr {
 		Ino: 0x1122334455667788, Dev: 0x801, Mode: 0o100644, Nlink: 2, UID: 1000, GID: 100,
 		Rdev: 0x0103, Size: 5_000_000_000, Blocks: 9_765_632,
 		Atime: Time{Sec: 1, Nsec: 2}, Mtime: Time{Sec: -1, Nsec: 999_999_999}, Ctime: Time{Sec: 1 << 33},
-		Access: 6, Flags: AttrReadOnly | AttrUnwatched,
+		Access: 6, Flags: AttrReadOnly | AttrUnwatched | AttrSettled,
 	}
 }
 
 const sampleAttrHex = ` 8877665544332211 0108000000000000 a4810000 02000000 e8030000 64000000
 	0301000000000000 00f2052a01000000 0003950000000000
-	0100000000000000 02000000 ffffffffffffffff ffc99a3b 0000000002000000 00000000 06 03 `
+	0100000000000000 02000000 ffffffffffffffff ffc99a3b 0000000002000000 00000000 06 13 `

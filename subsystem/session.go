@@ -28,6 +28,7 @@ import (
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
 	"github.com/SumiTomohiko/nexec/relay"
+	"github.com/SumiTomohiko/nexec/subsystem/filecache"
 	"github.com/SumiTomohiko/nexec/subsystem/handover"
 	"github.com/SumiTomohiko/nexec/subsystem/namespace"
 )
@@ -66,6 +67,8 @@ type FilesConfig struct {
 	// Links are symbolic links that the view takes from the server, with their
 	// texts, whatever the client has there.
 	Links map[string]string
+	// Cache has what earlier sessions have read; nil: nothing is kept.
+	Cache *filecache.Cache
 }
 
 // Options are a session's settings.
@@ -78,6 +81,8 @@ type Options struct {
 	Reporter *Reporter
 	// Environ is the environment that the front door gave; see [Serve].
 	Environ []string
+	// Cache says where the content of files is kept for later sessions.
+	Cache CacheOptions
 	// Relay are the link's settings.
 	Relay relay.Config
 	// Context ends the session when it is done; nil: never.
@@ -110,6 +115,7 @@ type session struct {
 	hello  *fsyscall.Hello
 	plan   *namespace.Plan
 	login  login
+	cache  *filecache.Cache // nil: none
 	files  Files
 	space  *namespace.Space
 	joins  *handover.Listener // nil: no further connections can come
@@ -213,10 +219,12 @@ func (s *session) begin() error {
 	if s.space, err = namespace.Start(namespace.Config{Identity: id, Plan: plan, Agent: lookup(s.opts.Environ, agentVariable)}); err != nil {
 		return asFatal(err)
 	}
+	s.openCache()
 	s.files = s.opts.NewFiles(FilesConfig{
 		Link: s.link, Hello: s.hello, UID: s.login.uid, GID: s.login.gid,
 		MappedIDs: !s.space.UserNamespace(), Mountpoints: plan.Mountpoints(), Hidden: plan.Hidden(),
 		Links: plan.Links(),
+		Cache: s.cache,
 	})
 	s.wg.Go(s.events)
 	s.wg.Go(s.control)
@@ -259,9 +267,7 @@ func (s *session) setUp() {
 		s.end(asFatal(err))
 		return
 	}
-	s.mu.Lock()
-	s.notes = append(s.notes, notes...)
-	s.mu.Unlock()
+	s.note(notes...)
 	close(s.ready)
 }
 
@@ -310,6 +316,7 @@ func (s *session) takeDown(err error) bool {
 	if s.files != nil {
 		s.files.Wait()
 	}
+	s.closeCache() // last: nobody waits for it any more
 	return true
 }
 
@@ -322,6 +329,13 @@ func awaitUnmount(served <-chan struct{}) {
 	case <-served:
 	case <-t.C:
 	}
+}
+
+// note adds lines to --stats.
+func (s *session) note(lines ...string) {
+	s.mu.Lock()
+	s.notes = append(s.notes, lines...)
+	s.mu.Unlock()
 }
 
 // grace is what running commands get between SIGHUP and SIGKILL.

@@ -90,6 +90,11 @@ func (o *options) policy() (*fslave.Policy, error) {
 	if filepath.IsAbs(o.cwd) {
 		d.Cwd = filepath.Clean(o.cwd)
 	}
+	for _, name := range []string{"XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"} {
+		if dir := os.Getenv(name); filepath.IsAbs(dir) {
+			d.Own = append(d.Own, filepath.Join(dir, "nexec"))
+		}
+	}
 	var rules []fslave.Rule
 	for _, s := range o.exports {
 		r, err := fslave.ParseRule(s, d.Home, d.Cwd)

@@ -6,7 +6,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -40,19 +39,16 @@ func main() {
 
 // run does everything but exit. What it has to say is one line on stderr.
 func run(args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("nexec-server", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	showVersion := flags.Bool("version", false, "print the version")
-	policyFD := flags.Int("policy-fd", -1, "descriptor to read the session's policy from")
-	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
-		fmt.Fprintln(stderr, "nexec-server: usage: nexec-server [--version] [--policy-fd N]")
+	o, err := parse(args, os.Geteuid())
+	if err != nil {
+		fmt.Fprintln(stderr, "nexec-server:", err)
 		return statusUsage
 	}
-	if *showVersion {
+	if o.version {
 		fmt.Fprintln(stdout, "nexec-server", versionText())
 		return 0
 	}
-	if err := serve(*policyFD); err != nil {
+	if err := serve(o); err != nil {
 		fmt.Fprintf(stderr, "nexec-server: %v\n", err)
 		return statusFailed
 	}
@@ -68,8 +64,8 @@ func versionText() string {
 	return version
 }
 
-func serve(policyFD int) error {
-	policy, err := readPolicy(policyFD)
+func serve(o *options) error {
+	policy, err := readPolicy(o.policyFD)
 	if err != nil {
 		return err
 	}
@@ -99,14 +95,14 @@ func serve(policyFD int) error {
 	}
 	return subsystem.Serve(rw, subsystem.Options{
 		NewFiles: newFiles, Policy: policy, Reporter: reporter, Environ: os.Environ(), Context: ctx,
-		Relay: relay.Config{Compress: true},
+		Cache: o.cache, Relay: relay.Config{Compress: true},
 	})
 }
 
 func newFiles(c subsystem.FilesConfig) subsystem.Files {
 	return fmaster.New(fmaster.Config{
 		Link: c.Link, Hello: c.Hello, UID: c.UID, GID: c.GID, MappedIDs: c.MappedIDs, Mountpoints: c.Mountpoints,
-		Hidden: c.Hidden, Links: c.Links, Pinned: accounts(c.Hello),
+		Hidden: c.Hidden, Links: c.Links, Cache: c.Cache, Pinned: accounts(c.Hello),
 	})
 }
 

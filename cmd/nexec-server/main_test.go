@@ -13,6 +13,7 @@ import (
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
 	"github.com/SumiTomohiko/nexec/relay"
+	"github.com/SumiTomohiko/nexec/subsystem"
 	"github.com/SumiTomohiko/nexec/subsystem/namespace"
 )
 
@@ -70,7 +71,9 @@ func TestUsage(t *testing.T) {
 		err    string
 	}{
 		{[]string{"--version"}, 0, "nexec-server ", ""},
-		{[]string{"--no-such"}, 2, "", "nexec-server: usage: "},
+		{[]string{"--no-such"}, 2, "", "nexec-server: flag provided but not defined: -no-such; usage: "},
+		{[]string{"--cache-size", "big"}, 2, "", `nexec-server: invalid value "big" for flag -cache-size: want a number above zero and its unit; usage: `},
+		{[]string{"--cache-dir", "here"}, 2, "", `nexec-server: invalid value "here" for flag -cache-dir: not an absolute path; usage: `},
 		{[]string{"word"}, 2, "", "nexec-server: usage: "},
 		{[]string{"--policy-fd", "77"}, 1, "", "nexec-server: --policy-fd 77: bad file descriptor"},
 		{[]string{"--policy-fd", "1"}, 1, "", "nexec-server: --policy-fd 1: "},
@@ -84,6 +87,22 @@ func TestUsage(t *testing.T) {
 		status := wait(t, cmd)
 		if status != c.status || !strings.HasPrefix(out.String(), c.out) || !strings.HasPrefix(errOut.String(), c.err) || strings.Count(errOut.String(), "\n") > 1 {
 			t.Errorf("%q: status %d, %q, %q", c.args, status, out.String(), errOut.String())
+		}
+	}
+}
+
+func TestCacheOptions(t *testing.T) {
+	o, err := parse([]string{"--cache-dir", "/var/cache/x", "--cache-size=2G", "--cache-age", "3d"}, 77)
+	want := subsystem.CacheOptions{Dir: "/var/cache/x/77", MaxBytes: 2 << 30, MaxAge: 72 * time.Hour}
+	if err != nil || o.cache != want {
+		t.Errorf("%+v, %v", o, err)
+	}
+	if o, err := parse([]string{"--no-cache"}, 77); err != nil || !o.cache.Off {
+		t.Errorf("%+v, %v", o, err)
+	}
+	for _, bad := range []string{"", "G", "0G", "-1G", "1", "1g", "1.5G", "9999999999T"} {
+		if o, err := parse([]string{"--cache-size", bad}, 77); err == nil {
+			t.Errorf("%q: %+v", bad, o)
 		}
 	}
 }

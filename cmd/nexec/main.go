@@ -196,7 +196,21 @@ func (o *options) session(v *voice, way transport, s speaker) client.SessionConf
 			Line: func(line string) { v.warn("fslave: %s", printable(line)) },
 		},
 		View: s.view.Rules(), Sync: o.sync, NoCache: o.noCache, Trace: o.stats || o.master != "",
+		Machine: o.machine(v),
 	}
+}
+
+// machine is what this machine's files are known by in the server's cache,
+// zero where that is not to be used.
+func (o *options) machine(v *voice) [32]byte {
+	if o.noCache {
+		return [32]byte{}
+	}
+	key, err := client.MachineKey()
+	if err != nil && (o.stats || o.verbose > 0) {
+		v.warn("no content is kept for later sessions: %s", reason(err))
+	}
+	return key
 }
 
 // report says what the user has to know about a session that is over, and

@@ -12,6 +12,7 @@ package filecache
 import (
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -184,6 +185,18 @@ func (c *Cache) get(k Key) ([]byte, bool) {
 		}
 	}
 	return nil, false
+}
+
+// Has tells whether Get is likely to succeed for k. It looks in memory alone,
+// and so says no while nothing was looked up for some time. It neither waits
+// nor reads.
+func (c *Cache) Has(k Key) bool {
+	s := c.packs.Load()
+	if s == nil || k.Size > uint64(c.opt.MaxFile) {
+		return false
+	}
+	want := k.id()
+	return slices.ContainsFunc(s.packs, func(p *pack) bool { return p.may(&want) })
 }
 
 func (c *Cache) expired(used int64) bool {

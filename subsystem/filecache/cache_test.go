@@ -399,3 +399,25 @@ func BenchmarkMiss100000(b *testing.B) {
 		}
 	}
 }
+
+// Has knows what Get would find, once something was looked up.
+func TestHas(t *testing.T) {
+	dir := testDir(t)
+	fill(t, dir, Options{}, 0, 100, 50)
+	c := open(t, dir, Options{})
+	if c.Has(testKey(1, 50)) {
+		t.Error("Has has read the disk")
+	}
+	if n := check(t, c, 0, 1, 50); n != 1 {
+		t.Fatal("nothing there")
+	}
+	for n := range 200 {
+		if got := c.Has(testKey(n, 50)); got != (n < 100) {
+			t.Errorf("file %d: %v", n, got)
+		}
+	}
+	closeCache(t, c)
+	if c.Has(testKey(1, 50)) {
+		t.Error("a closed cache has something")
+	}
+}

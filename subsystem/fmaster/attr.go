@@ -54,7 +54,7 @@ func (s *Server) refresh(n *node, f *file) syscall.Errno {
 	if n.stdio != nil && f == nil && len(n.open) > 0 {
 		f = n.open[0]
 	}
-	if n.parent == nil && n != s.root && n.stdio == nil && len(n.open) == 0 {
+	if n.parent == nil && n != s.root && n.stdio == nil && (len(n.open) == 0 || n.hasLast()) {
 		if n.known {
 			return 0 // nothing can ask about it any more; it was last seen so
 		}
@@ -74,6 +74,9 @@ func (s *Server) refresh(n *node, f *file) syscall.Errno {
 		if n.parent != nil {
 			s.stale(n)
 		}
+		if n.hasLast() {
+			return 0 // the name leads elsewhere, but who has it open may go on
+		}
 		return syscall.ESTALE
 	}
 	if !res.ok() {
@@ -83,6 +86,7 @@ func (s *Server) refresh(n *node, f *file) syscall.Errno {
 		return 0 // its own changes came in between and are newer
 	}
 	s.learn(n, &reply.Attr, res.leased && n.gen == gen)
+	n.asClient = n.asClient && n.gen == gen
 	if n == s.root && s.mainDev == 0 {
 		s.mainDev = reply.Attr.Dev
 	}

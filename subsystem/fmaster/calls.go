@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -204,11 +205,16 @@ func (c *caller) reply(h fsyscall.Header, msg, body []byte) error {
 			p.done(fsyscall.Header{Op: h.Op, Errno: fsyscall.Errno(syscall.EIO)}, err)
 			return err
 		}
-		switch p.reply.(type) {
+		switch r := p.reply.(type) {
 		case *fsyscall.Data:
 			p.buffer, keeps = msg, errKeepsBuffer
 		case *fsyscall.OpenReply:
-			keeps = errKeepsBuffer
+			// It is kept for long: a small file should not hold a large buffer.
+			if len(r.Data) >= cap(msg)/2 {
+				keeps = errKeepsBuffer
+			} else {
+				r.Data = slices.Clone(r.Data)
+			}
 		}
 	}
 	p.done(h, nil)

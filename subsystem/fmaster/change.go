@@ -71,8 +71,10 @@ func refuse(dir *node, name string) syscall.Errno {
 // begin counts a change that concerns the nodes; settle takes it back when the
 // client has answered. Errors become the nodes' and are reported by Sync
 // unless a program is told before.
-func begin(nodes ...*node) {
+func (s *Server) begin(nodes ...*node) {
+	s.changes++
 	for _, n := range nodes {
+		n.changed = s.changes
 		n.pending++
 		n.gen++
 	}
@@ -80,6 +82,8 @@ func begin(nodes ...*node) {
 
 func (s *Server) settle(n *node, errno syscall.Errno) {
 	n.pending--
+	s.changes++
+	n.changed = s.changes
 	if errno != 0 {
 		s.fail(n, n.path(), errno)
 	}
@@ -138,7 +142,7 @@ func (s *Server) changeNow(call func() result, nodes ...*node) result {
 				return result{errno: errno}
 			}
 		}
-		begin(nodes...)
+		s.begin(nodes...)
 		s.mu.Unlock()
 		res := call()
 		s.mu.Lock()
@@ -210,7 +214,7 @@ func (s *Server) remove(dirID uint64, name string, isDir bool) fuse.Status {
 			s.calls.unreserve(0)
 			return fuse.Status(syscall.ENOTEMPTY)
 		}
-		begin(dir)
+		s.begin(dir)
 		p := n.path()
 		s.removed(dir, name, n, isDir)
 		s.calls.post(0, op, msg(), &fsyscall.Empty{}, func(h fsyscall.Header) {

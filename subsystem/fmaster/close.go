@@ -97,7 +97,7 @@ func (s *Server) sendTimes(f *file) {
 		return
 	}
 	n.dirtyTimes = false
-	begin(n)
+	s.begin(n)
 	s.calls.begin(ordered, fsyscall.OpSetAttr, &fsyscall.SetAttr{ID: n.wire, File: f.id, Mask: fsyscall.SetMtime, Mtime: n.attr.Mtime},
 		&pendingCall{lazy: true, reply: &fsyscall.AttrReply{}, done: func(h fsyscall.Header, _ error) {
 			s.mu.Lock()

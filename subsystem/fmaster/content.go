@@ -1,12 +1,15 @@
 package fmaster
 
-import "container/list"
+import (
+	"container/list"
+	"slices"
+)
 
 // The content of small files is kept whole in memory: of those that came with
 // their open or were read ahead, and of those that the session itself wrote.
 const (
 	contentLimit   = 64 << 20 // all files together
-	maxContentFile = 1 << 20  // one file
+	maxContentFile = 1 << 20  // one file, if the session writes it; else maxRecalled
 )
 
 // contentCache is a set of whole file contents, least recently used first out.
@@ -20,8 +23,9 @@ type contentCache struct {
 }
 
 type content struct {
-	node *node
-	data []byte
+	node   *node
+	data   []byte
+	shared bool // with somebody who reads it: it may not be changed
 }
 
 // get returns n's content; nil if it is not known. An empty file's is not nil.
@@ -39,7 +43,7 @@ func (c *contentCache) has(n *node) bool { return c.byID[n] != nil }
 // put keeps data, which it takes over, as n's content.
 func (c *contentCache) put(n *node, data []byte) {
 	c.remove(n)
-	if len(data) > maxContentFile {
+	if len(data) > maxRecalled {
 		return
 	}
 	if data == nil {
@@ -48,7 +52,7 @@ func (c *contentCache) put(n *node, data []byte) {
 	if c.byID == nil {
 		c.byID = make(map[*node]*list.Element)
 	}
-	c.byID[n] = c.order.PushFront(&content{n, data})
+	c.byID[n] = c.order.PushFront(&content{node: n, data: data})
 	c.size += cap(data)
 	for e := c.order.Back(); c.size > c.limit && e != nil; {
 		prev := e.Prev()
@@ -58,6 +62,16 @@ func (c *contentCache) put(n *node, data []byte) {
 		e = prev
 	}
 }
+
+// share makes n's content be copied before it is changed.
+func (c *contentCache) share(n *node) {
+	if e := c.byID[n]; e != nil {
+		e.Value.(*content).shared = true
+	}
+}
+
+// full tells whether more content is in use than should be kept.
+func (c *contentCache) full() bool { return c.size > c.limit }
 
 func (c *contentCache) remove(n *node) {
 	e := c.byID[n]
@@ -84,6 +98,9 @@ func (c *contentCache) write(n *node, off uint64, data []byte) {
 		return
 	}
 	c.size -= cap(k.data)
+	if k.shared {
+		k.data, k.shared = slices.Clone(k.data), false
+	}
 	if old := uint64(len(k.data)); end > old {
 		if end > uint64(cap(k.data)) {
 			grown := make([]byte, end, max(end, min(2*end, maxContentFile)))

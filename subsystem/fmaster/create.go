@@ -87,7 +87,7 @@ func (s *Server) make(c creation) (*node, syscall.Errno) {
 
 func (s *Server) makeBehind(c creation, n *node) {
 	dir := c.dir
-	begin(dir, n)
+	s.begin(dir, n)
 	s.entered(dir)
 	if n.isDir() {
 		dir.attr.Nlink++

@@ -58,7 +58,7 @@ func (s *Server) listing(dir *node, done func(listed)) *pendingCall {
 	d := dir.entries()
 	ready := make(chan struct{})
 	d.listing = ready
-	gen := dir.gen
+	gen, since := dir.gen, s.changes
 	var l listed
 	last := &fsyscall.ListReply{}
 	return &pendingCall{
@@ -73,7 +73,7 @@ func (s *Server) listing(dir *node, done func(listed)) *pendingCall {
 			if d.listing == ready {
 				d.listing = nil
 			}
-			s.takeListing(dir, gen, &l)
+			s.takeListing(dir, gen, since, &l)
 			if below := d.below; below > 0 {
 				d.below = 0
 				s.lookBelow(dir, below)
@@ -92,8 +92,9 @@ func (s *Server) listing(dir *node, done func(listed)) *pendingCall {
 // listed beyond it are answered but not kept.
 const maxNodes = 256 << 10
 
-// takeListing takes an answered listing into the tree. s.mu is held.
-func (s *Server) takeListing(dir *node, gen uint64, l *listed) {
+// takeListing takes an answered listing into the tree that was asked for when
+// gen was dir.gen and since was s.changes. s.mu is held.
+func (s *Server) takeListing(dir *node, gen, since uint64, l *listed) {
 	d := dir.entries()
 	switch l.errno {
 	case 0:
@@ -129,7 +130,7 @@ func (s *Server) takeListing(dir *node, gen uint64, l *listed) {
 		if m := dir.mounts.child(e.Name); m != nil && m.mounted {
 			continue
 		}
-		s.takeEntry(dir, e, l.leased)
+		s.takeEntry(dir, e, l.leased, since)
 	}
 	for name, n := range d.children {
 		if _, ok := seen[name]; !ok && !n.synthetic && n.pending == 0 {
@@ -142,7 +143,7 @@ func (s *Server) takeListing(dir *node, gen uint64, l *listed) {
 	}
 }
 
-func (s *Server) takeEntry(dir *node, e *fsyscall.Entry, leased bool) *node {
+func (s *Server) takeEntry(dir *node, e *fsyscall.Entry, leased bool, since uint64) *node {
 	if old := dir.entries().children[e.Name]; old != nil && (old.pending > 0 || old.synthetic) {
 		return old
 	}
@@ -151,9 +152,7 @@ func (s *Server) takeEntry(dir *node, e *fsyscall.Entry, leased bool) *node {
 		n = s.newNode()
 		n.mounts = dir.mounts.child(e.Name)
 	}
-	if n.pending == 0 {
-		s.learn(n, &e.Attr, leased)
-	}
+	s.learnSince(n, &e.Attr, leased, since)
 	if e.Attr.Mode&modeType == modeLink {
 		n.target, n.hasLink = e.Target, true
 	}

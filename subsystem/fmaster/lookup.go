@@ -160,7 +160,7 @@ func (s *Server) ask(dir *node, name string, list bool) (*node, syscall.Errno) {
 			s.lookBelow(dir, belowLevels)
 			s.wanted(dir)
 		}
-		gen := dir.gen
+		gen, since := dir.gen, s.changes
 		fresh := s.newNode()
 		var reply fsyscall.AttrReply
 		req := &fsyscall.Lookup{Dir: dir.wire, Name: name, ID: fresh.wire}
@@ -170,7 +170,7 @@ func (s *Server) ask(dir *node, name string, list bool) (*node, syscall.Errno) {
 		if s.mended(dir, res.errno, try) {
 			continue
 		}
-		return s.found(dir, name, gen, fresh, &reply.Attr, res, via)
+		return s.found(dir, name, asked{gen, since, fresh, via}, &reply.Attr, res)
 	}
 }
 
@@ -211,11 +211,19 @@ func (s *Server) mended(n *node, errno syscall.Errno, try int) bool {
 // maxMends bounds how often a call is repeated.
 const maxMends = 2
 
-// found takes in the answer to a Lookup. fresh is the node that the client
-// has been told of, used unless the inode has a node already.
-func (s *Server) found(dir *node, name string, gen uint64, fresh *node, a *fsyscall.Attr, res result, via path) (*node, syscall.Errno) {
-	d := dir.entries()
-	current := dir.gen == gen
+// asked is a Lookup on its way: what dir.gen and s.changes were when it was
+// sent, the node that the client has been told of, and the stream.
+type asked struct {
+	gen, since uint64
+	fresh      *node
+	via        path
+}
+
+// found takes in the answer to a Lookup. Its node is used unless the inode has
+// one already.
+func (s *Server) found(dir *node, name string, q asked, a *fsyscall.Attr, res result) (*node, syscall.Errno) {
+	d, fresh, via := dir.entries(), q.fresh, q.via
+	current := dir.gen == q.gen
 	_, revoked := d.stale[name]
 	if !current && dir.pending == 0 {
 		res.leased = false
@@ -265,7 +273,7 @@ func (s *Server) found(dir *node, name string, gen uint64, fresh *node, a *fsysc
 	if current {
 		s.extend(dir, res.leased)
 	}
-	s.learn(n, a, res.leased && current)
+	s.learnSince(n, a, res.leased && current, q.since)
 	s.bind(n, res.leased && current)
 	if !current {
 		n.until, n.named = time.Now(), time.Now() // answered, but not to be kept

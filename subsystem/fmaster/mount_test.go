@@ -64,8 +64,15 @@ func bothModes(c *fmaster.Config) { c.Hello.Sync, c.Hello.NoCache = true, true }
 
 func newWorld(t *testing.T, opts ...option) *world {
 	t.Helper()
-	w := &world{t: t, client: t.TempDir(), mount: t.TempDir()}
-	os.Chmod(w.client, 0o755)
+	client := t.TempDir()
+	os.Chmod(client, 0o755)
+	return showWorld(t, client, fslave.Config{}, opts...)
+}
+
+// showWorld is newWorld for a directory that is there, served as slaveCfg says.
+func showWorld(t *testing.T, client string, slaveCfg fslave.Config, opts ...option) *world {
+	t.Helper()
+	w := &world{t: t, client: client, mount: t.TempDir()}
 	a, b := net.Pipe()
 	serverLink, clientLink := relay.New(a, relay.Config{}), relay.New(b, relay.Config{})
 
@@ -78,7 +85,8 @@ func newWorld(t *testing.T, opts ...option) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slave, err := fslave.New(fslave.Config{Policy: policy, Root: w.client}, relay.NewMessageConn(far))
+	slaveCfg.Policy, slaveCfg.Root = policy, w.client
+	slave, err := fslave.New(slaveCfg, relay.NewMessageConn(far))
 	if err != nil {
 		t.Fatal(err)
 	}

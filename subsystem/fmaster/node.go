@@ -55,8 +55,14 @@ type node struct {
 	// named is until for the entry that leads to it. The two are apart because
 	// attributes may also come by an open file, whose name may be gone, and
 	// because those of a directory are watched only if it is watched itself.
-	named   time.Time
-	known   bool   // attr was ever received or made
+	named time.Time
+	known bool // attr was ever received or made
+	// asClient: attr, but for Ino, is as a look at the client last had it, and
+	// the session has changed nothing since.
+	asClient bool
+	// changed is the number of the session's last change to it that was begun,
+	// or answered. A look that was begun before may be older.
+	changed uint64
 	target  string // of a symbolic link, when hasLink
 	hasLink bool
 	xattrs  map[string]xattr // what is known of them; nil value: absent
@@ -445,10 +451,21 @@ func (n *node) via() path { return path(n.pending > 0) }
 
 // learn takes over attributes that a look at the client brought. s.mu is held.
 func (s *Server) learn(n *node, a *fsyscall.Attr, leased bool) {
-	if n.known && n.pending == 0 && (n.attr.Mtime != a.Mtime || n.attr.Size != a.Size || n.key != inodeKey{a.Dev, a.Ino}) {
+	if n.known && n.pending == 0 && (n.attr.Mtime != a.Mtime || n.attr.Size != a.Size || n.key != inodeKey{a.Dev, a.Ino} ||
+		n.asClient && n.attr.Ctime != a.Ctime) {
 		s.dataChanged(n)
 	}
 	s.setAttr(n, a, leased)
+	n.asClient = n.pending == 0
+}
+
+// learnSince is learn for a look that was begun when since was s.changes. What
+// the session has changed since is not made older by it.
+func (s *Server) learnSince(n *node, a *fsyscall.Attr, leased bool, since uint64) {
+	if n.known && (n.pending > 0 || n.changed > since) {
+		return
+	}
+	s.learn(n, a, leased)
 }
 
 // setAttr takes over attributes that came from the client, among them those
@@ -462,7 +479,7 @@ func (s *Server) setAttr(n *node, a *fsyscall.Attr, leased bool) {
 	} else {
 		n.attr.Ino = s.visibleIno(a)
 	}
-	n.known = true
+	n.known, n.asClient = true, false
 	n.until = time.Time{}
 	if !leased || a.Flags&fsyscall.AttrUnwatched != 0 || n.isDir() && (n.dir == nil || !n.dir.leased) {
 		n.until = time.Now().Add(s.unleased())
@@ -505,7 +522,7 @@ func (s *Server) visibleIno(a *fsyscall.Attr) uint64 {
 // touch records that the session changed n now: content or entries.
 func (s *Server) touch(n *node, data bool) {
 	t := s.clock.now()
-	n.attr.Ctime = t
+	n.attr.Ctime, n.asClient = t, false
 	if data {
 		n.attr.Mtime = t
 	}

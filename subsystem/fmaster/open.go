@@ -28,6 +28,11 @@ type file struct {
 	// posixOwners and flockOwners have held locks through this file.
 	posixOwners map[uint64]struct{}
 	flockOwners map[uint64]struct{}
+	// recalled is content to be used if the client's answer to the open shows
+	// the file unchanged; last is what a file that is not open on the client
+	// had when that changed.
+	recalled *recalled
+	last     []byte
 
 	ahead readAhead
 }
@@ -128,10 +133,13 @@ func (s *Server) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fus
 	if n.synthetic {
 		return fuse.Status(syscall.EACCES)
 	}
+	f := &file{id: s.newFileID(), node: n, flags: wireFlags(in.Flags)}
+	if !f.writable() {
+		f.recalled = s.recall(n)
+	}
 	if n.err != 0 {
 		return fuse.Status(n.err)
 	}
-	f := &file{id: s.newFileID(), node: n, flags: wireFlags(in.Flags)}
 	mask := wants(in.Flags)
 	if mask&accessW != 0 && n.attr.Flags&fsyscall.AttrReadOnly != 0 && n.stdio == nil {
 		return fuse.Status(syscall.EROFS)
@@ -169,10 +177,16 @@ func (s *Server) certain(n *node) bool {
 // openBehind opens f without waiting for the client.
 func (s *Server) openBehind(f *file) syscall.Errno {
 	n := f.node
-	if !f.writable() && n.attr.Size <= inlineMax {
+	if f.recalled != nil {
+		s.useRecalled(n, f.recalled)
+		f.recalled = nil
+	}
+	if !f.writable() {
 		hit := s.content.has(n) || n.fetching != nil
-		s.wantedContent(n, hit)
-		if hit && n.parent != nil {
+		if n.attr.Size <= inlineMax {
+			s.wantedContent(n, hit)
+		}
+		if hit && n.parent != nil && !s.content.full() {
 			s.stats.hits.Add(1)
 			return 0
 		}
@@ -183,7 +197,7 @@ func (s *Server) openBehind(f *file) syscall.Errno {
 // openRemote sends the open of f. done is called with s.mu held. s.mu is held.
 func (s *Server) openRemote(f *file, done func(syscall.Errno)) syscall.Errno {
 	n := f.node
-	if !f.writable() && n.attr.Size > 0 && n.attr.Size <= inlineMax && !s.content.has(n) && n.pending == 0 {
+	if !f.writable() && n.attr.Size > 0 && n.attr.Size <= inlineMax && !s.content.has(n) && n.pending == 0 && f.recalled == nil {
 		f.ahead.inline = make(chan struct{})
 	}
 	f.remote, f.answered = true, make(chan struct{})
@@ -226,10 +240,15 @@ func (s *Server) sendOpen(f *file, done func(syscall.Errno), try int) syscall.Er
 			if n.gen == gen {
 				s.learn(n, &reply.Attr, h.Leased || n.until.IsZero())
 			}
-			if req.Inline > 0 && n.gen == gen && len(reply.Data) < int(req.Inline) {
-				s.content.put(n, reply.Data)
+			switch {
+			case n.gen != gen:
+			case req.Inline > 0 && len(reply.Data) < int(req.Inline):
+				s.takeContent(n, &reply.Attr, reply.Data)
+			case f.recalled != nil:
+				s.useRecalled(n, f.recalled)
 			}
 		}
+		f.recalled = nil
 		done(errno)
 		close(f.answered)
 		if f.ahead.inline != nil {

@@ -216,7 +216,7 @@ func (s *Server) pumpGuesses() {
 		n := p.queue[0]
 		p.queue = p.queue[1:]
 		if n.dropped || n.parent == nil || n.pending > 0 || n.fetching != nil || !n.until.IsZero() || !n.known ||
-			n.attr.Size == 0 || n.attr.Size > inlineMax || n.attr.Access&accessR == 0 || s.content.has(n) {
+			n.attr.Size == 0 || n.attr.Size > inlineMax || n.attr.Access&accessR == 0 || s.content.has(n) || s.inCache(n) {
 			continue
 		}
 		s.fetch(n)
@@ -243,7 +243,7 @@ func (s *Server) fetch(n *node) {
 			good := h.Errno == 0 && n.gen == gen && n.pending == 0 && len(reply.Data) <= size
 			if good {
 				s.learn(n, &reply.Attr, h.Leased || n.until.IsZero())
-				s.content.put(n, reply.Data)
+				s.takeContent(n, &reply.Attr, reply.Data)
 			} else {
 				s.unguess(n)
 			}

@@ -92,8 +92,8 @@ func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 	}
 	errno := s.ensureRemote(f)
 	if errno != 0 {
-		s.mu.Unlock()
-		return nil, fuse.Status(errno)
+		defer s.mu.Unlock()
+		return readLast(f, buf, in.Offset, errno)
 	}
 	via := s.fileVia(f)
 	size := f.node.attr.Size
@@ -115,13 +115,22 @@ func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 	}
 	if errno != 0 {
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		if f.err != 0 {
 			errno = f.err
 		}
-		s.mu.Unlock()
-		return nil, fuse.Status(errno)
+		return readLast(f, buf, in.Offset, errno)
 	}
 	return fuse.ReadResultData(buf[:n]), fuse.OK
+}
+
+// readLast ends a read that failed. A file that has lost its name before the
+// client was told that it is open is as it was then.
+func readLast(f *file, buf []byte, off uint64, errno syscall.Errno) (fuse.ReadResult, fuse.Status) {
+	if errno != syscall.ESTALE || f.last == nil {
+		return nil, fuse.Status(errno)
+	}
+	return fuse.ReadResultData(buf[:copy(buf, f.last[min(off, uint64(len(f.last))):])]), fuse.OK
 }
 
 // readContent serves a read from the kept content. s.mu is held.
@@ -302,6 +311,7 @@ func (s *Server) readDirect(f *file, buf []byte, off uint64, via path) (int, sys
 // dataChanged drops what is kept of n's content, here and in the kernel. s.mu
 // is held.
 func (s *Server) dataChanged(n *node) {
+	s.lastContent(n)
 	s.content.remove(n)
 	s.resetAhead(n)
 	if n.refs > 0 {

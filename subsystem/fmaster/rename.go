@@ -87,7 +87,7 @@ func (s *Server) renameBehind(r rename) syscall.Errno {
 		return syscall.EEXIST
 	}
 	n := r.from.dir.children[r.oldName]
-	begin(r.from, r.to, n)
+	s.begin(r.from, r.to, n)
 	s.renamed(r)
 	p := n.path()
 	s.calls.post(0, fsyscall.OpRename, r.message(), &fsyscall.Empty{}, func(h fsyscall.Header) {

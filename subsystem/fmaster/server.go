@@ -39,6 +39,7 @@ import (
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
 	"github.com/SumiTomohiko/nexec/relay"
+	"github.com/SumiTomohiko/nexec/subsystem/filecache"
 )
 
 // Config is what a Server needs to know of its session.
@@ -63,6 +64,10 @@ type Config struct {
 	// Links are absolute paths of the view that are symbolic links of the
 	// server's, with their texts, whatever the client has there.
 	Links map[string]string
+	// Cache, if not nil, has the content of files that sessions of this login
+	// have read. It is not used where the Hello says that nothing may be kept.
+	// Who made it closes it, after Close.
+	Cache *filecache.Cache
 	// Pinned are paths of the client's that something is mounted over once they
 	// were read: the kernel is never told to forget them either.
 	Pinned []string
@@ -90,6 +95,7 @@ type Server struct {
 	files       map[fsyscall.FileID]*file
 	dirs        map[uint64]*dirHandle
 	lastDir     uint64
+	changes     uint64 // see node.changed
 	countNodes  int
 	aheadUnused int
 	cut         []cutGuess // what the budget of aheadUnused ended
@@ -105,6 +111,9 @@ type Server struct {
 
 // New makes a Server for a session; Serve starts it.
 func New(cfg Config) *Server {
+	if cfg.Hello.NoCache || cfg.Hello.Machine == ([32]byte{}) {
+		cfg.Cache = nil
+	}
 	s := &Server{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		cfg:           cfg,

@@ -20,6 +20,8 @@ type counters struct {
 	ahead                atomic.Int64 // listings run ahead
 	aheadUsed            atomic.Int64
 	fetched, fetchedUsed atomic.Int64 // files fetched ahead
+	recalled             atomic.Int64 // files found in the cache of earlier sessions
+	recalledBytes        atomic.Int64
 	waits                atomic.Int64 // round trips that something waited for
 	stalled              atomic.Int64 // nanoseconds
 	byOp                 [256]atomic.Int64
@@ -62,6 +64,10 @@ func (s *Server) Stats() []byte {
 	fmt.Fprintf(&b, "leases revoked: %d\n", c.revoked.Load())
 	fmt.Fprintf(&b, "run ahead: %d listings, %d used\n", c.ahead.Load(), c.aheadUsed.Load())
 	fmt.Fprintf(&b, "fetched ahead: %d files, %d used\n", c.fetched.Load(), c.fetchedUsed.Load())
+	if s.cfg.Cache != nil {
+		st := s.cfg.Cache.Stats()
+		fmt.Fprintf(&b, "content cache: %d files, %d bytes not sent, %d stored\n", c.recalled.Load(), c.recalledBytes.Load(), st.Stored)
+	}
 	type row struct {
 		name string
 		n    int64

@@ -58,7 +58,7 @@ func (s *Server) write(in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	}
 	if s.writeBehind(n) {
 		s.wrote(n, in.Offset, data)
-		begin(n)
+		s.begin(n)
 		reply := &fsyscall.WriteReply{}
 		s.calls.post(len(data), fsyscall.OpWrite, req, reply, func(h fsyscall.Header) {
 			s.mu.Lock()
@@ -71,7 +71,7 @@ func (s *Server) write(in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 		return uint32(len(data)), fuse.OK
 	}
 	s.calls.unreserve(len(data))
-	begin(n)
+	s.begin(n)
 	var reply fsyscall.WriteReply
 	s.mu.Unlock()
 	res := s.calls.call(ordered, fsyscall.OpWrite, req, &reply)
@@ -199,7 +199,7 @@ func (s *Server) setAttrOf(n *node, in *fuse.SetAttrIn) syscall.Errno {
 		if n.isDir() && n.attr.Access != could {
 			s.forgetNames(n)
 		}
-		begin(n)
+		s.begin(n)
 		reply := &fsyscall.AttrReply{}
 		s.calls.post(0, fsyscall.OpSetAttr, req, reply, func(h fsyscall.Header) {
 			s.mu.Lock()
@@ -224,7 +224,7 @@ func (s *Server) setNow(n *node, req *fsyscall.SetAttr) syscall.Errno {
 	if req.File == 0 {
 		res = s.changeNow(set, n)
 	} else {
-		begin(n)
+		s.begin(n)
 		s.mu.Unlock()
 		res = set()
 		s.mu.Lock()
@@ -370,7 +370,7 @@ func (s *Server) applySet(n *node, req *fsyscall.SetAttr) {
 		a.Mtime = req.Mtime
 		n.dirtyTimes = false
 	}
-	a.Ctime = now
+	a.Ctime, n.asClient = now, false
 }
 
 // Fallocate implements fuse.RawFileSystem.
@@ -388,7 +388,7 @@ func (s *Server) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status 
 		return fuse.Status(errno)
 	}
 	s.orderedFile(f)
-	begin(n)
+	s.begin(n)
 	s.mu.Unlock()
 	res := s.calls.call(ordered, fsyscall.OpFallocate, &fsyscall.Fallocate{File: f.id, Mode: in.Mode, Off: in.Offset, Len: in.Length}, &fsyscall.Empty{})
 	s.mu.Lock()
@@ -429,7 +429,7 @@ func (s *Server) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uin
 	s.orderedFile(src)
 	s.orderedFile(dst)
 	n := dst.node
-	begin(n)
+	s.begin(n)
 	s.mu.Unlock()
 	var reply fsyscall.WriteReply
 	res := s.calls.call(ordered, fsyscall.OpCopyRange, &fsyscall.CopyRange{

@@ -75,12 +75,19 @@ func (s *Site) StartNexecd(o ServerOptions) (*Process, error) {
 		// Tests open many connections at once, and some are cut.
 		"MaxStartups 200:30:400",
 		"PerSourcePenalties no",
+		"Subsystem nexec " + s.subsystem(),
 	}, o.Config...)
 	config, err := s.writeServerConfig("nexecd-"+o.Alias, lines)
 	if err != nil {
 		return nil, err
 	}
 	return s.startServer(o, port, filepath.Join(s.Bin, "nexecd"), "-D", "-e", "-f", config)
+}
+
+// subsystem is the command for a session, with the caches of all users in the
+// site's directory.
+func (s *Site) subsystem() string {
+	return filepath.Join(s.Bin, "nexec-server") + " --cache-dir " + s.Caches()
 }
 
 // StartSSHD starts OpenSSH's sshd with a `Subsystem nexec` line.
@@ -107,7 +114,7 @@ func (s *Site) StartSSHD(o ServerOptions) (*Process, error) {
 		"KbdInteractiveAuthentication no",
 		"PermitRootLogin prohibit-password",
 		"MaxStartups 200:30:400",
-		"Subsystem nexec " + filepath.Join(s.Bin, "nexec-server"),
+		"Subsystem nexec " + s.subsystem(),
 	}, o.Config...)
 	config, err := s.writeServerConfig("sshd-"+o.Alias, lines)
 	if err != nil {

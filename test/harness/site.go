@@ -78,13 +78,15 @@ func (s *Site) fill() error {
 	if err := os.Chmod(s.Dir, 0o755); err != nil {
 		return err
 	}
-	for _, d := range []string{s.Client, s.Server, s.Home, s.Work, filepath.Join(s.Server, "tmp"), filepath.Join(s.Client, "tmp")} {
+	for _, d := range []string{s.Client, s.Server, s.Home, s.Work, filepath.Join(s.Server, "tmp"), s.Caches(), filepath.Join(s.Client, "tmp")} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			return err
 		}
 	}
-	if err := os.Chmod(filepath.Join(s.Server, "tmp"), 0o1777); err != nil {
-		return err
+	for _, d := range []string{filepath.Join(s.Server, "tmp"), s.Caches()} {
+		if err := os.Chmod(d, 0o1777); err != nil {
+			return err
+		}
 	}
 	authorized, err := writeKey(s.Key)
 	if err != nil {
@@ -113,6 +115,9 @@ func (s *Site) writeConfig() error {
 `, s.Key, s.KnownHosts())
 	return os.WriteFile(s.Config, []byte(text), 0o600)
 }
+
+// Caches is the directory with the servers' content caches, one for each user.
+func (s *Site) Caches() string { return filepath.Join(s.Server, "caches") }
 
 // KnownHosts is the file with the servers' host keys.
 func (s *Site) KnownHosts() string { return filepath.Join(s.Client, "known_hosts") }
