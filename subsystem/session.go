@@ -243,9 +243,7 @@ func (s *session) listen() {
 		_ = s.link.Attach(rw) // or it is closed: the client sees that
 	})
 	if err != nil {
-		s.mu.Lock()
-		s.notes = append(s.notes, err.Error())
-		s.mu.Unlock()
+		s.note(err.Error())
 		return
 	}
 	s.joins = joins

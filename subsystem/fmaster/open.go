@@ -33,6 +33,9 @@ type file struct {
 	// had when that changed.
 	recalled *recalled
 	last     []byte
+	// settled has the attributes that came with the client's answer to the
+	// open, if they prove what is read then.
+	settled *fsyscall.Attr
 
 	ahead readAhead
 }
@@ -200,6 +203,11 @@ func (s *Server) openRemote(f *file, done func(syscall.Errno)) syscall.Errno {
 	if !f.writable() && n.attr.Size > 0 && n.attr.Size <= inlineMax && !s.content.has(n) && n.pending == 0 && f.recalled == nil {
 		f.ahead.inline = make(chan struct{})
 	}
+	if s.collectable(f) {
+		f.ahead.mu.Lock()
+		f.ahead.collectable = true
+		f.ahead.mu.Unlock()
+	}
 	f.remote, f.answered = true, make(chan struct{})
 	errno := s.sendOpen(f, done, 0)
 	if errno != 0 {
@@ -235,6 +243,9 @@ func (s *Server) sendOpen(f *file, done func(syscall.Errno), try int) syscall.Er
 			if errno = s.sendOpen(f, done, try+1); errno == 0 {
 				return
 			}
+		}
+		if errno == 0 && reply.Attr.Flags&fsyscall.AttrSettled != 0 {
+			f.settled = &reply.Attr
 		}
 		if errno == 0 && n.pending == 0 {
 			if n.gen == gen {

@@ -15,6 +15,10 @@ type readAhead struct {
 	next   uint64 // where the program is expected to read
 	window int
 	parts  []*part
+	// collectable: the file may be put together, from its beginning;
+	// collector does so.
+	collectable bool
+	collector   *collector
 	// inline is closed when the content that comes with the open has come.
 	inline chan struct{}
 }
@@ -205,6 +209,9 @@ func (a *readAhead) covers(off uint64) bool {
 // extend sends the calls that bring what is read now and what is likely to be
 // read next. a.mu is held.
 func (a *readAhead) extend(s *Server, f *file, off uint64, size int, fileSize uint64) {
+	if off == 0 && len(a.parts) == 0 && a.collectable {
+		a.collect(s, fileSize)
+	}
 	end := off
 	if k := len(a.parts); k > 0 {
 		end = a.parts[k-1].off + uint64(a.parts[k-1].size)
@@ -241,9 +248,13 @@ func (s *Server) fetchPart(f *file, p *part) {
 		p.data, p.errno = reply.Data, syscall.Errno(h.Errno)
 		close(p.ready)
 		f.ahead.mu.Lock()
+		whole := f.ahead.add(s, p)
 		p.buffer = call.buffer
 		p.unused(s)
 		f.ahead.mu.Unlock()
+		if whole != nil {
+			s.keepCollected(f, whole)
+		}
 	}
 	s.calls.begin(urgent, fsyscall.OpRead, &fsyscall.Read{File: f.id, Off: p.off, Size: uint32(p.size)}, call)
 }
@@ -262,6 +273,8 @@ func (a *readAhead) reset(s *Server) {
 		a.drop(s, p)
 	}
 	a.parts, a.window = nil, 0
+	a.collectable = false
+	a.uncollect(s)
 }
 
 // drop is told that a part is no longer one of a.parts. a.mu is held.

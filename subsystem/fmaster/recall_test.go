@@ -3,6 +3,7 @@ package fmaster_test
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -28,7 +29,6 @@ type past struct {
 // newPast makes the files with their contents.
 func newPast(t *testing.T, files map[string]string) *past {
 	t.Helper()
-	t.Parallel() // it mostly waits
 	p := &past{t: t, client: t.TempDir(), dir: filepath.Join(t.TempDir(), "cache")}
 	for name, content := range files {
 		p.put(name, content)
@@ -40,9 +40,40 @@ func newPast(t *testing.T, files map[string]string) *past {
 	switch uint32(fs.Type) {
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC:
 		p.proven = true
-		time.Sleep(2500 * time.Millisecond)
 	}
 	return p
+}
+
+// TestRecall makes the files of all cases first, so that it has to wait only
+// once until they are old enough.
+func TestRecall(t *testing.T) {
+	const k = 1000
+	cases := []struct {
+		name  string
+		files map[string]string
+		run   func(*past)
+	}{
+		{"unchanged", map[string]string{"d/a": "one", "d/b": "two", "d/empty": "", "d/big": strings.Repeat("x", 100*k)}, recallUnchanged},
+		{"changed", map[string]string{"a": "one", "b": "two", "c": "same"}, recallChanged},
+		{"unleased", map[string]string{"a": "one", "b": "two"}, recallUnleased},
+		{"own changes", map[string]string{"a": "one", "b": "two", "c": "three"}, recallOwnChanges},
+		{"written", map[string]string{"a": "one", "b": "two"}, recallWritten},
+		{"removed", map[string]string{"a": "one", "b": "two"}, recallRemoved},
+		{"damaged", map[string]string{"a": strings.Repeat("one", k), "b": strings.Repeat("two", k)}, recallDamaged},
+		{"large", map[string]string{"a": strings.Repeat("large", 600*k), "b": strings.Repeat("LARGE", 600*k), "over": strings.Repeat("larger", 1500*k)}, recallLarge},
+		{"grown", map[string]string{"a": strings.Repeat("large", 600*k)}, recallGrown},
+	}
+	var pasts []*past
+	for _, c := range cases {
+		pasts = append(pasts, newPast(t, c.files))
+	}
+	time.Sleep(2500 * time.Millisecond)
+	for i, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			pasts[i].t = t
+			c.run(pasts[i])
+		})
+	}
 }
 
 func (p *past) put(name, content string) {
@@ -103,13 +134,12 @@ const (
 	any
 )
 
-func TestRecall(t *testing.T) {
-	p := newPast(t, map[string]string{"d/a": "one", "d/b": "two", "d/empty": "", "d/big": strings.Repeat("x", 100_000)})
+func recallUnchanged(p *past) {
 	const script = "cat d/a d/b d/empty; wc -c <d/big"
 	p.session("onetwo100000", script, 0, 3)
 	w := p.session("onetwo100000", script, 3, 0)
 	if st := string(w.srv.Stats()); p.proven && (strings.Contains(st, " open 3") || strings.Contains(st, " read ") || strings.Contains(st, " fetch ")) {
-		t.Errorf("the client was asked: %s", st)
+		p.t.Errorf("the client was asked: %s", st)
 	}
 	p.session("onetwo100000", script, none, 0, func(c *fmaster.Config) { c.Hello.Machine = [32]byte{} })
 	p.session("onetwo100000", script, none, 0, bothModes)
@@ -118,27 +148,25 @@ func TestRecall(t *testing.T) {
 }
 
 // A file that was changed is another one, whatever its size and mtime say.
-func TestRecallChanged(t *testing.T) {
-	p := newPast(t, map[string]string{"a": "one", "b": "two", "c": "same"})
+func recallChanged(p *past) {
 	p.session("onetwosame", "cat a b c", 0, 3)
 	st, err := os.Stat(filepath.Join(p.client, "a"))
 	if err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	p.put("a", "ONE")
 	if err := os.Chtimes(filepath.Join(p.client, "a"), time.Now(), st.ModTime()); err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	p.put("new", "TWO")
 	if err := os.Rename(filepath.Join(p.client, "new"), filepath.Join(p.client, "b")); err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	p.session("ONETWOsame", "cat a b c", 1, any)
 }
 
 // The same where nothing is leased, so that each open asks the client.
-func TestRecallUnleased(t *testing.T) {
-	p := newPast(t, map[string]string{"a": "one", "b": "two"})
+func recallUnleased(p *past) {
 	p.slave.NoWatch = true
 	p.session("onetwo", "cat a b", 0, 2)
 	p.session("onetwo", "cat a b", 2, 0)
@@ -146,6 +174,18 @@ func TestRecallUnleased(t *testing.T) {
 		p.await("seen")
 		p.put("a", "ONE")
 	})
+}
+
+// local runs a script where the client has its files.
+func (p *past) local(script string) string {
+	p.t.Helper()
+	c := exec.Command("/bin/sh", "-ec", script)
+	c.Dir = p.client
+	out, err := c.Output()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // await waits for a file on the client.
@@ -161,8 +201,7 @@ func (p *past) await(name string) {
 
 // What the session has changed has attributes that it made up: these are
 // neither looked up nor stored under. The next session finds the client's.
-func TestRecallOwnChanges(t *testing.T) {
-	p := newPast(t, map[string]string{"a": "one", "b": "two", "c": "three"})
+func recallOwnChanges(p *past) {
 	p.session("onetwothree", "cat a b c", 0, 3)
 	p.session("oneone+twothree", "chmod 600 a; cat a; printf + >>a; cat a; mv b B; cat B; touch -d 2001-01-01 c; cat c", 0, any)
 	p.session("one+twothreenewnew", "cat a B c; printf new >n; cat n; sleep 2.5; cat n", any, any)
@@ -173,8 +212,7 @@ func TestRecallOwnChanges(t *testing.T) {
 
 // Content from the cache may be written to in memory, and what was stored does
 // not follow.
-func TestRecallWritten(t *testing.T) {
-	p := newPast(t, map[string]string{"a": "one", "b": "two"})
+func recallWritten(p *past) {
 	p.session("oneoNetwo", "cat a; printf N | dd of=a bs=1 seek=1 conv=notrunc status=none; cat a b", 0, 2)
 	p.session("oNetwo", "cat a b", 1, any)
 	p.session("tWo", "cat b >/dev/null; printf W | dd of=b bs=1 seek=1 conv=notrunc status=none; cat b", 1, 0)
@@ -183,8 +221,7 @@ func TestRecallWritten(t *testing.T) {
 
 // A file that the client does not know to be open is what it was when it has
 // lost its name there.
-func TestRecallRemoved(t *testing.T) {
-	p := newPast(t, map[string]string{"a": "one", "b": "two"})
+func recallRemoved(p *past) {
 	p.session("onetwo", "cat a b", 0, 2)
 	p.during("onetwoTWO", "exec 3<a 4<b; touch seen; until test -e go; do sleep 0.05; done; cat <&3; cat <&4; cat b; test ! -e a", 2, 0, func() {
 		p.await("seen")
@@ -201,25 +238,51 @@ func TestRecallRemoved(t *testing.T) {
 }
 
 // What is damaged is asked for again.
-func TestRecallDamaged(t *testing.T) {
-	p := newPast(t, map[string]string{"a": strings.Repeat("one", 1000), "b": strings.Repeat("two", 1000)})
+func recallDamaged(p *past) {
 	const script = "cat a b | cksum"
-	sum := newWorld(t).sh("i=0; while [ $i -lt 1000 ]; do printf one; i=$((i+1)); done >f; while [ $i -gt 0 ]; do printf two; i=$((i-1)); done >>f; cksum <f")
+	sum := p.local(script)
 	p.session(sum, script, 0, 2)
 	packs, err := filepath.Glob(p.dir + "/pack-*")
 	if err != nil || p.proven && len(packs) != 1 {
-		t.Fatalf("%q, %v", packs, err)
+		p.t.Fatalf("%q, %v", packs, err)
 	}
 	for _, pack := range packs {
 		b, err := os.ReadFile(pack)
 		if err != nil {
-			t.Fatal(err)
+			p.t.Fatal(err)
 		}
 		b[len(b)-10] ^= 1
 		if err := os.WriteFile(pack, b, 0o600); err != nil {
-			t.Fatal(err)
+			p.t.Fatal(err)
 		}
 	}
 	p.session(sum, script, 1, 1)
 	p.session(sum, script, 2, 0)
+}
+
+// What does not come with its open is put together while it is read.
+func recallLarge(p *past) {
+	const script = "cat a b over | cksum"
+	sum := p.local(script)
+	p.session(sum, script, 0, 2)
+	p.session(sum, script, 2, 0)
+	p.session("large", "tail -c 5 a", 1, 0)
+}
+
+// A file that changes while it is read is not what it was when it was opened.
+func recallGrown(p *past) {
+	p.during("3000001", "exec 3<a; { head -c 1000000; touch seen; until test -e go; do sleep 0.05; done; cat; } <&3 | wc -c", 0, 0, func() {
+		p.await("seen")
+		f, err := os.OpenFile(filepath.Join(p.client, "a"), os.O_APPEND|os.O_WRONLY, 0)
+		if err == nil {
+			_, err = f.WriteString("+")
+		}
+		if err != nil {
+			p.t.Error(err)
+		}
+		f.Close()
+		time.Sleep(300 * time.Millisecond)
+		p.put("go", "")
+	})
+	p.session("+", "tail -c 1 a", any, any)
 }

@@ -104,6 +104,7 @@ type Server struct {
 	content     contentCache
 	prefetch    prefetcher
 	aheadBytes  atomic.Int64
+	collecting  atomic.Int64 // bytes being put together
 
 	notify  *notifier
 	fuseSrv *fuse.Server

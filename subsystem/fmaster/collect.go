@@ -1,0 +1,88 @@
+package fmaster
+
+import "github.com/SumiTomohiko/nexec/fsyscall"
+
+// A file that does not come with its open, but is no larger than what
+// Config.Cache takes, is put together while it is read from beginning to end.
+// The parts were read one after the other, so that it counts only if the file
+// is in the end what it was when it was opened.
+
+// maxCollecting bounds what is put together at the same time, of all files.
+const maxCollecting = 32 << 20
+
+// collector is a file being put together. readAhead.mu guards it.
+type collector struct {
+	data []byte // of the size of the file
+	got  int
+}
+
+// collectable tells whether a file that is about to be opened on the client
+// may be put together. s.mu is held.
+func (s *Server) collectable(f *file) bool {
+	n := f.node
+	return s.cfg.Cache != nil && !f.writable() && n.stdio == nil && n.pending == 0 &&
+		n.attr.Size > inlineMax && n.attr.Size <= maxRecalled && f.recalled == nil && !s.content.has(n)
+}
+
+// collect begins to put a file of size bytes together, if there is room. a.mu
+// is held.
+func (a *readAhead) collect(s *Server, size uint64) {
+	a.collectable = false // from the beginning or not at all
+	if size <= inlineMax || size > maxRecalled || s.collecting.Add(int64(size)) > maxCollecting {
+		if size > inlineMax && size <= maxRecalled {
+			s.collecting.Add(-int64(size))
+		}
+		return
+	}
+	a.collector = &collector{data: make([]byte, size)}
+}
+
+// uncollect gives up what was put together.
+func (a *readAhead) uncollect(s *Server) {
+	if a.collector != nil {
+		s.collecting.Add(-int64(len(a.collector.data)))
+		a.collector = nil
+	}
+}
+
+// add takes a part that has come in. It returns the content once it is whole.
+// a.mu is held.
+func (a *readAhead) add(s *Server, p *part) []byte {
+	c := a.collector
+	if c == nil || p.dropped {
+		return nil
+	}
+	if p.errno != 0 || p.off+uint64(len(p.data)) > uint64(len(c.data)) {
+		a.uncollect(s)
+		return nil
+	}
+	c.got += copy(c.data[p.off:], p.data)
+	if c.got < len(c.data) {
+		return nil
+	}
+	a.uncollect(s)
+	return c.data
+}
+
+// keepCollected stores content that was read through f if the client says that
+// the file is still the one that was opened.
+func (s *Server) keepCollected(f *file, data []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := f.node
+	if n.pending > 0 || n.parent == nil || s.attach(n, urgent) != 0 {
+		return
+	}
+	reply := &fsyscall.AttrReply{}
+	s.calls.begin(urgent, fsyscall.OpGetAttr, &fsyscall.GetAttr{ID: n.wire}, &pendingCall{reply: reply, done: func(h fsyscall.Header, _ error) {
+		s.mu.Lock()
+		settled := f.settled
+		s.mu.Unlock()
+		if h.Errno != 0 || settled == nil || settled.Size != uint64(len(data)) {
+			return
+		}
+		if key := s.keyOf(settled); key == s.keyOf(&reply.Attr) {
+			s.cfg.Cache.Put(key, data)
+		}
+	}})
+}
