@@ -91,7 +91,8 @@ func TestContentCache(t *testing.T) {
 	}
 	second := s.recalls(t, script, want, files)
 	t.Logf("first %+v, second %+v", first, second)
-	if second.sent > first.sent/10 || second.saved < files*size || second.trips > first.trips {
+	// Guesses about names, which are sent in both, may differ.
+	if second.sent > first.sent-files*size/2 || second.saved < files*size || second.trips > first.trips+2 {
 		t.Errorf("first %+v, second %+v", first, second)
 	}
 
