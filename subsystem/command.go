@@ -63,6 +63,7 @@ func (s *session) exec(tag uint32, x *fsyscall.Exec) error {
 	full := len(s.commands) >= maxCommands
 	if !full {
 		s.commands[x.Cmd] = c
+		s.tidy.Stop()
 	}
 	s.mu.Unlock()
 	if full {
@@ -144,6 +145,9 @@ func (s *session) linkError() error {
 func (c *command) forget() {
 	c.s.mu.Lock()
 	delete(c.s.commands, c.num)
+	if len(c.s.commands) == 0 && !c.s.ended {
+		c.s.tidy.Reset(tidyAfter)
+	}
 	c.s.mu.Unlock()
 	c.endStreams()
 	select {

@@ -23,6 +23,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -132,6 +134,17 @@ type session struct {
 	notes    []string
 	commands map[uint32]*command
 	lastCmd  int64
+	tidy     *time.Timer // runs tidyAfter after the last command
+}
+
+// tidyAfter is how long a session that stays waits for a further command before
+// it gives back the memory that the last ones needed.
+const tidyAfter = 3 * time.Second
+
+// tidyUp gives free memory back to the system.
+func tidyUp() {
+	runtime.GC() // pools let go in the second collection, which is the next line's
+	debug.FreeOSMemory()
 }
 
 // Serve runs a session over rw, and returns when it has ended and nothing of
@@ -142,7 +155,10 @@ func Serve(rw io.ReadWriteCloser, opts Options) error {
 	s := &session{
 		opts: opts, policy: opts.Policy, link: relay.New(rw, opts.Relay),
 		ready: make(chan struct{}), commands: make(map[uint32]*command), lastCmd: -1,
+		tidy: time.AfterFunc(time.Hour, tidyUp),
 	}
+	s.tidy.Stop()
+	defer s.tidy.Stop()
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if s.policy == nil {
 		s.policy = &Policy{}
