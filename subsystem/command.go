@@ -176,7 +176,7 @@ func (c *command) endStreams() {
 // start applies the policy, makes the streams and gives init the order.
 func (c *command) start() (fsyscall.ExecStage, fsyscall.Errno) {
 	s := c.s
-	if errno := s.policy.apply(c.exec, s.login.shell); errno != 0 {
+	if errno := s.policy.apply(c.exec, s.login, s.plan.Remote); errno != 0 {
 		return fsyscall.ExecDenied, errno
 	}
 	c.exec.Env = s.environment(c.exec, c.requested)

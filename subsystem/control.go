@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
@@ -103,6 +104,9 @@ func (s *session) findLogin() login {
 	}
 	if l.shell == "" {
 		l.shell = "/bin/sh"
+	}
+	if l.home = lookup(env, "HOME"); !strings.HasPrefix(l.home, "/") {
+		l.home = "/"
 	}
 	l.path = searchPath(env, l.uid == 0)
 	return l

@@ -34,6 +34,7 @@ type login struct {
 	uid, gid uint32
 	name     string // login name on the server
 	shell    string
+	home     string // on the server
 	path     string
 }
 
@@ -59,7 +60,7 @@ func (s *session) environment(x *fsyscall.Exec, requested []string) []string {
 	}
 	switch {
 	case s.policy.ForcedCommand != "":
-		own["HOME"] = noHome
+		own["HOME"] = s.login.home
 		if len(requested) > 0 {
 			own["SSH_ORIGINAL_COMMAND"] = quoted(requested)
 		}
@@ -81,9 +82,6 @@ func (s *session) environment(x *fsyscall.Exec, requested []string) []string {
 // agentVariable names the socket of an agent that the client forwards to the
 // front door.
 const agentVariable = "SSH_AUTH_SOCK"
-
-// noHome has nothing below it, and cannot.
-const noHome = "/dev/null"
 
 // override replaces and adds variables; added ones come sorted.
 func override(env []string, own map[string]string) []string {

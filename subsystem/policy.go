@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
 )
@@ -22,8 +26,10 @@ import (
 // settings in place of those the administrator chose.
 type Policy struct {
 	// ForcedCommand is run by the login shell with -c, whatever was asked
-	// for; the request is in SSH_ORIGINAL_COMMAND. Its home directory is
-	// /dev/null, because a home is the client's to fill.
+	// for; the request is in SSH_ORIGINAL_COMMAND. It is a command line for
+	// the server, and so all that it can name is the server's: the directories
+	// of the server's root cover the client's, and it runs in the account's
+	// home. Only its standard streams are the client's.
 	ForcedCommand string `json:"forced_command,omitempty"`
 	// Allowed maps the only names that may be run to programs of the server.
 	// Present but empty, it allows none.
@@ -98,14 +104,40 @@ func (p *Policy) checkView(rules []fsyscall.ViewRule) string {
 	return ""
 }
 
+// forcedView is the view of a forced command: every directory of the server's
+// root, also those with homes and temporary files.
+func forcedView() ([]fsyscall.ViewRule, error) {
+	entries, err := os.ReadDir("/")
+	if err != nil {
+		return nil, err
+	}
+	rules := []fsyscall.ViewRule{{Path: "/"}}
+	for _, e := range entries {
+		if e.IsDir() || e.Type() == os.ModeSymlink {
+			rules = append(rules, fsyscall.ViewRule{Path: "/" + e.Name(), Remote: true})
+		}
+	}
+	return rules, nil
+}
+
+// onServer tells whether a program is the server's in a view, links followed.
+func onServer(program string, remote func(string) bool) bool {
+	end, err := filepath.EvalSymlinks(program)
+	return err == nil && remote(program) && remote(end)
+}
+
 // apply turns the request into what is run, or refuses it with an errno.
-func (p *Policy) apply(x *fsyscall.Exec, shell string) fsyscall.Errno {
+// remote tells which paths of the view are the server's.
+func (p *Policy) apply(x *fsyscall.Exec, l login, remote func(string) bool) fsyscall.Errno {
 	const eperm = 1
 	if p.NoPTY && x.HasTerminal {
 		return eperm
 	}
 	if p.ForcedCommand != "" {
-		x.Argv = []string{shell, "-c", p.ForcedCommand}
+		x.Argv, x.Cwd = []string{l.shell, "-c", p.ForcedCommand}, "/"
+		if unix.Access(l.home, unix.X_OK) == nil { // as sshd, which stays in / without it
+			x.Cwd = l.home
+		}
 		return 0
 	}
 	if p.Allowed == nil {
@@ -115,7 +147,7 @@ func (p *Policy) apply(x *fsyscall.Exec, shell string) fsyscall.Errno {
 		return eperm
 	}
 	path, ok := p.Allowed[x.Argv[0]]
-	if !ok {
+	if !ok || !onServer(path, remote) { // else the client could bring its own
 		return eperm
 	}
 	x.Argv = append([]string{path}, x.Argv[1:]...)

@@ -1,6 +1,8 @@
 package subsystem
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -29,11 +31,11 @@ func TestReadPolicy(t *testing.T) {
 }
 
 func TestForcedCommand(t *testing.T) {
-	c := open(t, Options{Policy: &Policy{ForcedCommand: "echo forced: $SSH_ORIGINAL_COMMAND; echo $HOME ~ $EVIL $LANG $MINE", Environment: map[string]string{"MINE": "set"}}})
+	c := open(t, Options{Environ: []string{"PATH=/usr/bin:/bin", "HOME=/usr/lib"}, Policy: &Policy{ForcedCommand: "echo forced: $SSH_ORIGINAL_COMMAND; echo $HOME ~ $EVIL $LANG $MINE", Environment: map[string]string{"MINE": "set"}}})
 	x := request(0, "rm", "-rf", "it's")
 	x.Env = append(x.Env, "EVIL=1", "BASH_ENV=/home/u/evil", "LD_PRELOAD=/home/u/x.so", "LANG=C.UTF-8")
 	out, _, _ := c.run(x)
-	if want := "forced: rm -rf 'it'\\''s'\n/dev/null /dev/null C.UTF-8 set\n"; out != want {
+	if want := "forced: rm -rf 'it'\\''s'\n/usr/lib /usr/lib C.UTF-8 set\n"; out != want {
 		t.Errorf("%q, want %q", out, want)
 	}
 	// The login shell is no way around it.
@@ -53,6 +55,53 @@ func TestAllowedCommands(t *testing.T) {
 	for _, x := range []*fsyscall.Exec{request(1, "echo", "hi"), request(2, "/bin/echo", "hi"), tty, request(4)} {
 		if r := c.exec(x); r.Stage != fsyscall.ExecDenied || r.Errno != 1 {
 			t.Errorf("%q: %+v", x.Argv, r)
+		}
+	}
+}
+
+// TestForcedCommandSeesServer: what a forced command names is the server's,
+// also where the client's files would lie, and so is its directory.
+func TestForcedCommandSeesServer(t *testing.T) {
+	dir := t.TempDir() // below /tmp, which otherwise is the client's
+	tool := filepath.Join(dir, "tool")
+	if err := os.WriteFile(tool, []byte("#!/bin/sh\necho the server\\'s\npwd\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c := open(t, Options{Environ: []string{"PATH=/usr/bin:/bin", "HOME=" + dir}, Policy: &Policy{ForcedCommand: tool + "; ./tool; cat ~/other"}})
+	theirs := filepath.Join(c.dir, dir)
+	if err := os.MkdirAll(theirs, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"tool", "other"} {
+		if err := os.WriteFile(filepath.Join(theirs, name), []byte("#!/bin/sh\necho evil\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	x := request(0, "x")
+	x.Cwd = dir
+	if out, _, _ := c.run(x); out != strings.Repeat("the server's\n"+dir+"\n", 2) {
+		t.Errorf("%q", out)
+	}
+	// Without a home it is the root.
+	c = open(t, Options{Environ: []string{"HOME=/no/such/home"}, Policy: &Policy{ForcedCommand: "pwd"}})
+	if out, _, _ := c.run(request(0, "x")); out != "/\n" {
+		t.Errorf("%q", out)
+	}
+}
+
+// TestAllowedIsServers refuses a program that the view has from the client.
+func TestAllowedIsServers(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Symlink("/bin/echo", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	c := open(t, Options{Policy: &Policy{Allowed: map[string]string{"a": dir + "/link", "b": "/bin/echo", "c": "/no/such/program"}}})
+	if out, _, _ := c.run(request(0, "b", "hi")); out != "hi\n" {
+		t.Errorf("%q", out)
+	}
+	for i, name := range []string{"a", "c"} {
+		if r := c.exec(request(uint32(i+1), name)); r.Stage != fsyscall.ExecDenied || r.Errno != 1 {
+			t.Errorf("%s: %+v", name, r)
 		}
 	}
 }

@@ -218,7 +218,14 @@ func (s *session) begin() error {
 	if err := s.readHello(); err != nil {
 		return err
 	}
-	plan, err := namespace.NewPlan(s.hello.View)
+	view := s.hello.View
+	if s.policy.ForcedCommand != "" {
+		var err error
+		if view, err = forcedView(); err != nil {
+			return asFatal(err)
+		}
+	}
+	plan, err := namespace.NewPlan(view)
 	if err != nil {
 		return &fatalError{fsyscall.Fatal{Code: fsyscall.FatalProtocol, Detail: err.Error()}, err}
 	}
@@ -230,7 +237,7 @@ func (s *session) begin() error {
 	s.welcome()
 	id := namespace.Identity{Name: s.login.name, UID: s.login.uid, GID: s.login.gid, Home: s.hello.Home, Shell: s.login.shell}
 	if s.policy.ForcedCommand != "" {
-		id.Home = noHome
+		id.Home = s.login.home
 	}
 	if s.space, err = namespace.Start(namespace.Config{Identity: id, Plan: plan, Agent: lookup(s.opts.Environ, agentVariable)}); err != nil {
 		return asFatal(err)

@@ -104,6 +104,25 @@ func TestForcedCommand(t *testing.T) {
 	s.logs(t, `Starting command for .*echo forced.* requested=\./evil`)
 }
 
+// TestAsRootForcedCommandIsServers names a program that only the client has.
+func TestAsRootForcedCommandIsServers(t *testing.T) {
+	s := newSite(t)
+	tool := s.write(t, "tool", "#!/bin/sh\necho evil\n")
+	if err := os.Chmod(tool, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.write(t, "in", "redirected\n")
+	for options, want := range map[string]string{
+		tool: "", "./tool": "", "sh tool": "", "sh " + tool: "", "ls -d " + s.Client + "/*": "", "cat /opt/side; pwd; cat": "server\n/root\nredirected\n",
+	} {
+		s.authorize(t, `command="`+options+`"`)
+		r := collect(t, t.Context(), s.Command(t.Context(), "sh", "-c", filepath.Join(s.Bin, "nexec")+" -F "+s.Config+" box x <in"))
+		if r.out != want || want == "" && r.code == 0 {
+			t.Errorf("%s: %s, want %q", options, r, want)
+		}
+	}
+}
+
 // quotedWords is how SSH_ORIGINAL_COMMAND shows the words of these tests.
 func quotedWords(words []string) string {
 	var out []string

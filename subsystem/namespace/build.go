@@ -23,6 +23,7 @@ type builder struct {
 	*setup
 	base    string         // a private tmpfs in the old root, gone with it
 	sources map[string]int // the server's trees, O_PATH
+	copied  string         // the tree whose source is mounted nowhere yet, or empty
 	root    int            // the view's root, which is the root of FUSE, O_PATH
 	bare    int            // FUSE without anything mounted on it, or -1
 	pts     int            // the session's devpts, O_PATH, or -1
@@ -52,7 +53,7 @@ func (b *builder) openSources() *Failure {
 		if !t.Remote || t.Missing {
 			continue
 		}
-		fd, err := unix.Open(t.Path, unix.O_PATH|unix.O_CLOEXEC, 0)
+		fd, err := b.openSource(t.Path)
 		if err != nil {
 			return failure(fsyscall.FatalView, "open the server's tree", t.Path, err)
 		}
@@ -60,6 +61,20 @@ func (b *builder) openSources() *Failure {
 	}
 	b.openAgent()
 	return nil
+}
+
+// openSource opens one tree. That which the private tmpfs will cover is copied
+// as it is now: a bind of it would bring the tmpfs along. Kernels before 5.2
+// cannot do that.
+func (b *builder) openSource(p string) (int, error) {
+	if p == baseCandidates[0] {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, p, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+		if err == nil {
+			b.copied = p
+			return fd, nil
+		}
+	}
+	return unix.Open(p, unix.O_PATH|unix.O_CLOEXEC, 0)
 }
 
 // baseCandidates are directories that every Linux system has one of. What is
@@ -188,7 +203,12 @@ func (b *builder) bindFlags(source int, p string, flags uintptr) *Failure {
 		return failure(fsyscall.FatalView, "find the mount point", p, err)
 	}
 	defer unix.Close(target)
-	if err := unix.Mount(fdPath(source), fdPath(target), "", flags, ""); err != nil {
+	if p == b.copied && source == b.sources[p] {
+		err = unix.MoveMount(source, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+	} else {
+		err = unix.Mount(fdPath(source), fdPath(target), "", flags, "")
+	}
+	if err != nil {
 		return failure(fsyscall.FatalView, "mount the server's tree", p, err)
 	}
 	return nil
