@@ -38,7 +38,7 @@ func shapes() []harness.Shape {
 
 func main() {
 	var (
-		rowNames  = flag.String("rows", "echo,find,git-status,git-grep,lua,untar,python,read,write,cpu,usr", "rows to run, or all; also find-100k, find-1m")
+		rowNames  = flag.String("rows", "echo,find,git-status,git-grep,lua,untar,python,read,write,cpu,usr", "rows to run, or all; also read-256m, find-100k, find-1m")
 		linkNames = flag.String("links", "loopback,20ms-1G,80ms-100M", "links to run over; also 80ms-1G")
 		peerNames = flag.String("peers", "native,ssh,rsync,sshfs,nexec", "what to measure")
 		runs      = flag.Int("runs", 3, "runs of each row, of which the median counts")

@@ -35,7 +35,8 @@ func (b *bench) rows() []row {
 		{name: "lua", says: "compile Lua 5.4, make -j2", prepare: unpack(lua), before: "cd src && make -s clean", script: "cd src && make -s -j2 AR='ar rc' MYCFLAGS=-DLUA_USE_POSIX SYSLIBS= all"},
 		{name: "untar", says: "untar 5,000 small files", prepare: tarball, before: "rm -rf out", script: "mkdir out && tar xf small.tar -C out"},
 		{name: "python", says: "python3 -c 'import json,email,asyncio'", script: "/usr/bin/python3 -c 'import json,email,asyncio'", ssh: "/usr/bin/python3 -c 'import json,email,asyncio'", noFiles: true},
-		{name: "read", says: "read 1 GiB", prepare: big, script: "cat big >/dev/null", ssh: "cat $DIR/big", bytes: 1 << 30, slow: true},
+		{name: "read", says: "read 1 GiB", prepare: random(1 << 30), script: "cat big >/dev/null", ssh: "cat $DIR/big", bytes: 1 << 30, slow: true},
+		{name: "read-256m", says: "read 256 MiB", prepare: random(256 << 20), script: "cat big >/dev/null", ssh: "cat $DIR/big", bytes: 256 << 20, slow: true},
 		{name: "write", says: "write 1 GiB with fsync", prepare: nothing, before: "rm -f out", script: "dd if=$SRC of=out bs=1M conv=fsync 2>/dev/null", ssh: "cat $SRC", bytes: 1 << 30, slow: true},
 		{name: "cpu", says: "a CPU-bound program", script: "/usr/bin/python3 -c 'print(sum(i*i for i in range(20000000)))'", ssh: "/usr/bin/python3 -c 'print(sum(i*i for i in range(20000000)))'", noFiles: true},
 		{name: "usr", says: "a program that lives in the server's /usr", script: "find /usr/include /usr/lib/python3* -type f | xargs cat | sha256sum", ssh: "find /usr/include /usr/lib/python3* -type f | xargs cat | sha256sum", noFiles: true},
@@ -84,4 +85,7 @@ func tarball(dir string) error {
 	return shell(dir, "tar cf small.tar small && rm -r small")
 }
 
-func big(dir string) error { return shell(dir, "head -c 1073741824 /dev/urandom >big") }
+// random makes a file that does not compress.
+func random(size int) func(string) error {
+	return func(dir string) error { return shell(dir, fmt.Sprintf("head -c %d /dev/urandom >big", size)) }
+}
