@@ -13,6 +13,7 @@ import (
 type readAhead struct {
 	mu     sync.Mutex
 	next   uint64 // where the program is expected to read
+	begun  uint64 // where it began to read in order
 	window int
 	parts  []*part
 	// collectable: the file may be put together, from its beginning;
@@ -45,14 +46,21 @@ func (p *part) unused(s *Server) {
 	}
 }
 
-// Read-ahead of one file: calls of partSize, up to maxWindow in flight, which
-// is what a link of 1 Gbit/s carries in a round trip of 80 ms. It doubles from
-// firstWindow with each part that is read in order.
+// Read-ahead of one file: calls of partSize, up to a window ahead of the
+// program. The window doubles when what is to be read now is still on its way,
+// but never beyond twice what was read in order so far, so that of what was
+// fetched at least a third was used, nor beyond what a link of 10 Gbit/s
+// carries in the round trip: more would only lie about.
 const (
 	slack       = 1 << 20 // the kernel's own read-ahead sends reads out of order by this much
 	partSize    = 256 << 10
 	firstWindow = 256 << 10
-	maxWindow   = 10 << 20
+	// maxWindow: 1 Gbit/s in a round trip of 80 ms.
+	maxWindow = 10 << 20
+	// leastMost is what the window may grow to on the shortest link.
+	leastMost = 1 << 20
+	// mostRate is that of 10 Gbit/s, in bytes per second.
+	mostRate = 1.25e9
 	// maxAheadBytes bounds the read-ahead of all files together. Beyond it
 	// windows do not grow.
 	maxAheadBytes = 64 << 20
@@ -206,6 +214,34 @@ func (a *readAhead) covers(off uint64) bool {
 	return false
 }
 
+// mostWindow is what the window of one file may grow to.
+func (s *Server) mostWindow() int {
+	return max(leastMost, int(min(maxWindow, s.calls.link.Stats().MinRTT.Seconds()*mostRate)))
+}
+
+// late tells whether anything of [off, off+size) was asked for and has not
+// come. a.mu is held.
+func (a *readAhead) late(off uint64, size int) bool {
+	for _, p := range a.parts {
+		if p.off >= off+uint64(size) || p.off+uint64(p.size) <= off {
+			continue
+		}
+		select {
+		case <-p.ready:
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+// grow makes the window larger for a program that has read up to end. a.mu is
+// held.
+func (a *readAhead) grow(end uint64, most int) {
+	read := end - min(a.begun, end)
+	a.window = max(a.window, min(2*a.window, int(min(2*read, maxWindow)), most))
+}
+
 // extend sends the calls that bring what is read now and what is likely to be
 // read next. a.mu is held.
 func (a *readAhead) extend(s *Server, f *file, off uint64, size int, fileSize uint64) {
@@ -216,20 +252,22 @@ func (a *readAhead) extend(s *Server, f *file, off uint64, size int, fileSize ui
 	if k := len(a.parts); k > 0 {
 		end = a.parts[k-1].off + uint64(a.parts[k-1].size)
 	}
+	need := off + uint64(size)
 	switch {
-	case a.window == 0 || s.aheadBytes.Load() > maxAheadBytes:
+	case a.window == 0:
+		a.begun, a.window = off, max(firstWindow, size)
+	case s.aheadBytes.Load() > maxAheadBytes:
 		a.window = max(firstWindow, size)
-	case end-min(end, off) < uint64(a.window)/2:
-		a.window = min(2*a.window, maxWindow)
+	case a.late(off, size):
+		a.grow(need, s.mostWindow())
 	}
-	goal := off + uint64(size) + uint64(a.window)
-	if end-min(end, off) >= uint64(a.window)/2+uint64(size) {
-		goal = off + uint64(size) // enough is on its way
-	}
-	goal = max(min(goal, fileSize), off+uint64(size))
+	goal := max(min(need+uint64(a.window), fileSize), need)
 	for end < goal {
 		n := partSize
 		if end+uint64(n) > goal && goal < fileSize {
+			if end >= need {
+				return // a whole part, the next time
+			}
 			n = int(max(goal-end, 4096))
 		}
 		p := &part{off: end, size: n, ready: make(chan struct{})}
