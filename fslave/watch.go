@@ -144,7 +144,8 @@ func (w *watcher) start() {
 	if w.fd < 0 {
 		return
 	}
-	w.wg.Go(w.run)
+	fd := w.fd // stop changes it
+	w.wg.Go(func() { w.run(fd) })
 }
 
 // drainPause is how long the watcher's goroutine leaves events alone after it
@@ -154,8 +155,8 @@ const drainPause = time.Millisecond
 
 // run takes events as they come, until stop. It waits in poll(2) rather than in
 // the runtime's poller, which would be woken by every event.
-func (w *watcher) run() {
-	fds := []unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}, {Fd: int32(w.stopFD), Events: unix.POLLIN}}
+func (w *watcher) run(fd int) {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(w.stopFD), Events: unix.POLLIN}}
 	for {
 		_, err := unix.Poll(fds, -1)
 		switch {
