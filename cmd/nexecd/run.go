@@ -90,16 +90,18 @@ func subsystems(cfg *sshdconfig.Config) (map[string]sshserver.Handler, error) {
 // libexec is where packages put nexec-server.
 const libexec = "/usr/lib/nexec/nexec-server"
 
+// findServer finds nexec-server beside nexecd, as built, or where `make install`
+// puts it under the same prefix.
 func findServer() (string, error) {
-	self, err := os.Executable()
-	if err == nil {
-		beside := filepath.Join(filepath.Dir(self), "nexec-server")
-		if _, err := os.Stat(beside); err == nil {
-			return beside, nil
+	places := []string{libexec}
+	if self, err := os.Executable(); err == nil {
+		dir := filepath.Dir(self)
+		places = []string{filepath.Join(dir, "nexec-server"), filepath.Join(dir, "../lib/nexec/nexec-server"), libexec}
+	}
+	for _, p := range places {
+		if _, err := os.Stat(p); err == nil {
+			return p, nil
 		}
 	}
-	if _, err := os.Stat(libexec); err == nil {
-		return libexec, nil
-	}
-	return "", fmt.Errorf("nexec-server is neither beside nexecd nor at %s; name it with Subsystem nexec PATH", libexec)
+	return "", fmt.Errorf("there is no nexec-server at %s; name it with Subsystem nexec PATH", strings.Join(places, ", "))
 }
