@@ -65,8 +65,10 @@ func breadth(w fsyscall.RevokeWhat) int {
 		return 1
 	case fsyscall.RevokeEntry:
 		return 2
+	case fsyscall.RevokeLink:
+		return 3
 	}
-	return 3
+	return 4
 }
 
 func wider(a, b fsyscall.RevokeWhat) fsyscall.RevokeWhat {

@@ -131,12 +131,28 @@ func (w *watcher) foreign(e event) {
 		if e.mask&unix.IN_MOVED_TO != 0 {
 			w.arrived(e.cookie, at)
 		}
-		w.queue.add(e.n.id, e.name, fsyscall.RevokeEntry)
+		what := fsyscall.RevokeEntry
+		if e.mask&(unix.IN_CREATE|unix.IN_ISDIR) == unix.IN_CREATE && w.linked(at) {
+			what = fsyscall.RevokeLink
+		}
+		w.queue.add(e.n.id, e.name, what)
 	case e.mask&(inData|inClose) != 0:
 		w.queue.add(e.n.id, e.name, fsyscall.RevokeData)
 	case e.mask&inAttr != 0:
 		w.queue.add(e.n.id, e.name, fsyscall.RevokeAttr)
 	}
+}
+
+// linked tells whether what was made at a place is a further name of a file.
+// The kernel says nothing of it where the other names are.
+func (w *watcher) linked(at place) bool {
+	d, err := w.s.openDir(at.parent)
+	if err != nil {
+		return false
+	}
+	defer w.s.dirs.put(d)
+	var st unix.Statx_t
+	return statAt(d.fd, at.name, &st) == nil && st.Nlink > 1 && !isDir(&st)
 }
 
 // maxMoves bounds the halves of moves remembered. The halves of one move are

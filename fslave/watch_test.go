@@ -87,6 +87,10 @@ func TestForeignChanges(t *testing.T) {
 			}},
 		{"new file", func(d string) error { return os.WriteFile(filepath.Join(d, "new"), nil, 0o666) },
 			func(dir fsyscall.NodeID) []fsyscall.Revocation { return []fsyscall.Revocation{entry(dir, "new")} }},
+		{"further name", func(d string) error { return os.Link(filepath.Join(d, name), filepath.Join(d, "hard")) },
+			func(dir fsyscall.NodeID) []fsyscall.Revocation {
+				return []fsyscall.Revocation{{Node: dir, Name: "hard", What: fsyscall.RevokeLink}}
+			}},
 		{"removed file", func(d string) error { return os.Remove(filepath.Join(d, name)) },
 			func(dir fsyscall.NodeID) []fsyscall.Revocation { return []fsyscall.Revocation{entry(dir, name)} }},
 		{"rename over", func(d string) error {

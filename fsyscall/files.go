@@ -802,6 +802,11 @@ const (
 	RevokeData RevokeWhat = 3
 	// RevokeTree: everything at and below Node. For the root: all leases.
 	RevokeTree RevokeWhat = 4
+	// RevokeLink: as RevokeEntry, and what the name stands for now has other
+	// names as well, whose attributes and content may be revoked by that: the
+	// number of names is one of the attributes, and what is done by way of one
+	// of them is not noticed at the others. To look the name up says which.
+	RevokeLink RevokeWhat = 5
 )
 
 // Revocation takes a lease back. With Name empty it is about Node itself,
@@ -824,7 +829,7 @@ func (m *Revoke) fields(c *coder) {
 		c.node(&r.Node)
 		c.string(&r.Name, MaxName)
 		c.u8((*uint8)(&r.What))
-		if c.err == nil && ((r.Name != "" && !ValidName(r.Name)) || r.What < RevokeEntry || r.What > RevokeTree) {
+		if c.err == nil && ((r.Name != "" && !ValidName(r.Name)) || r.What < RevokeEntry || r.What > RevokeLink) {
 			c.fail("revocation %d of %q", r.What, r.Name)
 		}
 	})

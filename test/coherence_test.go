@@ -109,6 +109,9 @@ func TestClientEdits(t *testing.T) {
 		{"tree removed", "rm -r d/e2", "ls d/e2 >/dev/null 2>&1 || echo none", "none"},
 		{"append", "echo more >>d/f", "cat d/f | tr '\\n' ' '", "over more"},
 		{"time", "touch -d @1000000000 d/f", "stat -c %Y d/f", "1000000000"},
+		{"further name", "ln d/small d/hard", "stat -c %h d/small", "2"},
+		{"content by the further name", "echo hard >d/hard", "cat d/small", "hard"},
+		{"further name of a file never looked at", "echo a >d/new; ln d/new d/new2; rm d/new", "cat d/new2; stat -c %h d/new2", "a\n1"},
 	} {
 		s.local(t, step.local)
 		c.eventually(step.remote, step.want, limit)

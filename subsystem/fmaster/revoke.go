@@ -1,6 +1,7 @@
 package fmaster
 
 import (
+	"syscall"
 	"time"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
@@ -32,12 +33,38 @@ func (s *Server) revoke(r *fsyscall.Revoke) {
 			continue
 		}
 		c := n.dir.children[it.Name]
-		if it.What == fsyscall.RevokeEntry {
+		switch {
+		case it.What == fsyscall.RevokeEntry:
 			s.revokeEntry(n, it.Name, c)
-		} else if c != nil {
+		case it.What == fsyscall.RevokeLink:
+			s.revokeEntry(n, it.Name, c)
+			s.learnLink(n, it.Name)
+		case c != nil:
 			s.revokeNode(c, it.What)
 		}
 	}
+}
+
+// learnLink asks what a name stands for that someone has given to a file with
+// other names, one of which may be known here: its attributes have changed, and
+// from now on it may be kept for a moment only. Nothing waits for the answer.
+// s.mu is held.
+func (s *Server) learnLink(dir *node, name string) {
+	via := dir.via()
+	if s.attach(dir, via) != 0 {
+		return
+	}
+	q := asked{dir.gen, s.changes, s.newNode(), via}
+	reply := &fsyscall.AttrReply{}
+	req := &fsyscall.Lookup{Dir: dir.wire, Name: name, ID: q.fresh.wire}
+	s.calls.begin(via, fsyscall.OpLookup, req, &pendingCall{reply: reply, lazy: true, done: func(h fsyscall.Header, _ error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		n, errno := s.found(dir, name, q, &reply.Attr, result{syscall.Errno(h.Errno), h.Leased})
+		if errno == 0 && n != nil && n != q.fresh && n.refs > 0 {
+			s.notify.inode(n, false)
+		}
+	}})
 }
 
 func (s *Server) revokeNode(n *node, what fsyscall.RevokeWhat) {
