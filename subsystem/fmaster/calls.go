@@ -36,14 +36,22 @@ type caller struct {
 	tag     uint32
 	posted  int // changes unanswered
 	bytes   int
-	queue   [2][][]byte // by path: messages waiting for their sender
-	queued  int         // bytes in queue[1]
-	hurry   bool        // somebody waits for an ordered message
+	queue   [2][]outgoing  // by path: messages waiting for their sender
+	queued  int            // bytes in queue[1]
+	hurry   bool           // somebody waits for an ordered message
+	unsent  []*pendingCall // taken out of queue[1]: the ordered sender says that they are done
 	err     error
 
 	bufs messagePool // for replies
 	outs messagePool // for calls
 	wg   sync.WaitGroup
+}
+
+// outgoing is a message that waits for its sender.
+type outgoing struct {
+	b    []byte
+	tag  uint32
+	data *node // whose content it carries, or nil
 }
 
 type pendingCall struct {
@@ -56,6 +64,7 @@ type pendingCall struct {
 	cost int
 	lazy bool // nobody waits for the reply
 	op   fsyscall.Op
+	data *node // whose content the call carries, if it is one that may be dropped
 	// buffer is the message that a reply of type Data is a part of. Whoever
 	// takes the data may give it back to caller.bufs, once nothing uses it.
 	buffer []byte
@@ -264,7 +273,7 @@ func (c *caller) notice(via path, op fsyscall.Op, m fsyscall.Message) {
 	if err != nil {
 		return
 	}
-	c.transmit(via, b, op == fsyscall.OpInterrupt)
+	c.transmit(via, outgoing{b: b}, op == fsyscall.OpInterrupt)
 }
 
 // attach and forget tell the client of numbers for nodes. Like post they do
@@ -281,17 +290,17 @@ func (c *caller) forget(id fsyscall.NodeID, via path) {
 //
 // A change that nobody waits for may wait a moment for others: each message
 // that goes alone wakes four processes on its way to the client's disk.
-func (c *caller) transmit(via path, b []byte, waited bool) {
+func (c *caller) transmit(via path, o outgoing, waited bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if via == urgent {
-		c.queue[0] = append(c.queue[0], b)
+		c.queue[0] = append(c.queue[0], o)
 		c.wake[0].Signal()
 		return
 	}
 	first := len(c.queue[1]) == 0
-	c.queue[1] = append(c.queue[1], b)
-	c.queued += len(b)
+	c.queue[1] = append(c.queue[1], o)
+	c.queued += len(o.b)
 	switch {
 	case waited || c.queued >= batchBytes:
 		c.hurry = true
@@ -328,7 +337,7 @@ func (c *caller) begin(via path, op fsyscall.Op, m fsyscall.Message, p *pendingC
 		}
 		b, err = fsyscall.AppendMessage(b[:0], fsyscall.Header{Kind: fsyscall.KindCall, Op: op, Tag: tag}, m)
 		if err == nil {
-			c.transmit(via, b, p.cost == 0 && !p.lazy)
+			c.transmit(via, outgoing{b, tag, p.data}, p.cost == 0 && !p.lazy)
 			return tag
 		}
 	}
@@ -432,8 +441,13 @@ func (c *caller) unreserve(n int) {
 // block and may be called with the tree locked, which is what keeps the order
 // of the changes that of the tree's states.
 func (c *caller) post(n int, op fsyscall.Op, m, reply fsyscall.Message, done func(h fsyscall.Header)) {
+	c.postData(nil, n, op, m, reply, done)
+}
+
+// postData is post for a change that is not needed once data is removed.
+func (c *caller) postData(data *node, n int, op fsyscall.Op, m, reply fsyscall.Message, done func(h fsyscall.Header)) {
 	c.begin(ordered, op, m, &pendingCall{
-		reply: reply, cost: n + postOverhead,
+		reply: reply, cost: n + postOverhead, data: data,
 		done: func(h fsyscall.Header, _ error) { done(h) },
 	})
 }
@@ -443,27 +457,78 @@ func (c *caller) send(i int, st *relay.Stream) {
 	defer c.wg.Done()
 	for {
 		c.mu.Lock()
-		for c.err == nil && (len(c.queue[i]) == 0 || i == 1 && !c.hurry) {
+		for c.err == nil && (len(c.queue[i]) == 0 || i == 1 && !c.hurry) && (i == 0 || len(c.unsent) == 0) {
 			c.wake[i].Wait()
 		}
-		q := c.queue[i]
-		c.queue[i] = nil
+		q := c.dequeue(i)
+		var unsent []*pendingCall
 		if i == 1 {
-			c.queued, c.hurry = 0, false
+			unsent, c.unsent = c.unsent, nil
 		}
 		err := c.err
 		c.mu.Unlock()
+		for _, p := range unsent {
+			p.done(fsyscall.Header{Op: p.op}, nil)
+		}
 		if err != nil {
 			return
 		}
-		for _, m := range q {
-			if err := st.WriteMessage(m); err != nil {
+		for _, o := range q {
+			if err := st.WriteMessage(o.b); err != nil {
 				c.stop(err)
 				return
 			}
-			c.outs.put(m)
+			c.outs.put(o.b)
 		}
 	}
+}
+
+// dequeue takes the messages that are to be sent next: of the ordered ones no
+// more than the link takes soon, since some may turn out not to be needed.
+func (c *caller) dequeue(i int) []outgoing {
+	q := c.queue[i]
+	if i == 0 {
+		c.queue[0] = nil
+		return q
+	}
+	if !c.hurry {
+		return nil
+	}
+	n, size := 0, 0
+	for n < len(q) && size < batchBytes {
+		size += len(q[n].b)
+		n++
+	}
+	c.queued -= size
+	c.queue[1] = q[n:]
+	if n == len(q) {
+		c.queue[1], c.hurry = nil, false
+	}
+	return q[:n:n]
+}
+
+// dropData takes what was written to n and not sent out of the queue: n is
+// about to be removed, and nobody has it open. It may be called with the tree
+// locked.
+func (c *caller) dropData(n *node) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	kept := c.queue[1][:0]
+	for _, o := range c.queue[1] {
+		p := c.pending[o.tag]
+		if o.data != n || p == nil {
+			kept = append(kept, o)
+			continue
+		}
+		delete(c.pending, o.tag)
+		c.settle(p)
+		c.unsent = append(c.unsent, p)
+		c.queued -= len(o.b)
+		c.stats.neverSent.Add(uint64(len(o.b)))
+	}
+	clear(c.queue[1][len(kept):])
+	c.queue[1] = kept
+	c.wake[1].Signal()
 }
 
 // unanswered tells whether any posted change is.

@@ -216,6 +216,9 @@ func (s *Server) remove(dirID uint64, name string, isDir bool) fuse.Status {
 		}
 		s.begin(dir)
 		p := n.path()
+		if !isDir && len(n.open) == 0 && n.attr.Nlink <= 1 {
+			s.calls.dropData(n)
+		}
 		s.removed(dir, name, n, isDir)
 		s.calls.post(0, op, msg(), &fsyscall.Empty{}, func(h fsyscall.Header) {
 			s.mu.Lock()

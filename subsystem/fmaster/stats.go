@@ -22,6 +22,7 @@ type counters struct {
 	fetched, fetchedUsed atomic.Int64 // files fetched ahead
 	recalled             atomic.Int64 // files found in the cache of earlier sessions
 	recalledBytes        atomic.Int64
+	neverSent            atomic.Uint64 // bytes written to files that were removed first
 	waits                atomic.Int64 // round trips that something waited for
 	stalled              atomic.Int64 // nanoseconds
 	byOp                 [256]atomic.Int64
@@ -67,6 +68,9 @@ func (s *Server) Stats() []byte {
 	if s.cfg.Cache != nil {
 		st := s.cfg.Cache.Stats()
 		fmt.Fprintf(&b, "content cache: %d files, %d bytes not sent, %d stored\n", c.recalled.Load(), c.recalledBytes.Load(), st.Stored)
+	}
+	if n := c.neverSent.Load(); n > 0 {
+		fmt.Fprintf(&b, "removed before they were sent: %d bytes\n", n)
 	}
 	type row struct {
 		name string

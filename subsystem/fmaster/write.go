@@ -60,10 +60,10 @@ func (s *Server) write(in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 		s.wrote(n, in.Offset, data)
 		s.begin(n)
 		reply := &fsyscall.WriteReply{}
-		s.calls.post(len(data), fsyscall.OpWrite, req, reply, func(h fsyscall.Header) {
+		s.calls.postData(n, len(data), fsyscall.OpWrite, req, reply, func(h fsyscall.Header) {
 			s.mu.Lock()
 			s.settle(n, syscall.Errno(h.Errno))
-			if h.Errno == 0 {
+			if h.Errno == 0 && reply.Count > 0 {
 				s.trueBlocks(n, &reply.Attr)
 			}
 			s.mu.Unlock()
