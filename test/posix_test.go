@@ -139,6 +139,27 @@ func posixChecks() map[string]check {
 				t.Errorf("%d blocks with one byte written", got)
 			}
 		},
+		"made by mknod, synchronised": func(t *testing.T, dir string) {
+			must(t, unix.Mknod(dir+"/regular", unix.S_IFREG|0o640, 0))
+			must(t, unix.Mknod(dir+"/fifo", unix.S_IFIFO|0o600, 0))
+			must(t, unix.Mknod(dir+"/socket", unix.S_IFSOCK|0o600, 0))
+			wants(t, unix.Mknod(dir+"/fifo", unix.S_IFREG|0o640, 0), unix.EEXIST)
+			for name, want := range map[string]uint32{"regular": unix.S_IFREG | 0o640, "fifo": unix.S_IFIFO | 0o600, "socket": unix.S_IFSOCK | 0o600} {
+				if st := stat(t, dir+"/"+name); st.Mode != want || st.Size != 0 {
+					t.Errorf("%s: mode %o, size %d", name, st.Mode, st.Size)
+				}
+			}
+			fd := open(t, dir+"/regular", unix.O_RDWR)
+			_, err := unix.Write(fd, []byte("x"))
+			must(t, err)
+			must(t, unix.Fdatasync(fd))
+			must(t, unix.Fsync(fd))
+			must(t, unix.Syncfs(fd))
+			must(t, unix.SyncFileRange(fd, 0, 1, 7))
+			d := open(t, dir, unix.O_RDONLY|unix.O_DIRECTORY)
+			must(t, unix.Fsync(d))
+			content(t, dir+"/regular", "x")
+		},
 		"times in nanoseconds": func(t *testing.T, dir string) {
 			f := put(t, dir+"/f", "x")
 			ts := []unix.Timespec{{Sec: 1111111111, Nsec: 123456789}, {Sec: 1222222222, Nsec: 987654321}}

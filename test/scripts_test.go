@@ -34,7 +34,7 @@ func (o oneByOne) Verbose() bool {
 }
 
 // runScripts runs the scripts of a directory. Beside testscript's own commands
-// they have `status N CMD...`, and in the environment:
+// they have `status N CMD...` and `failure CMD...`, and in the environment:
 //
 //	PATH     with a nexec and an ssh that use the site's configuration
 //	CONFIG   that configuration; KEY, KNOWN_HOSTS the files that it names
@@ -60,7 +60,7 @@ func runScripts(t *testing.T, dir string) {
 		Dir:         dir,
 		WorkdirRoot: work,
 		Setup:       func(env *testscript.Env) error { return setUpScript(env, work) },
-		Cmds:        map[string]func(*testscript.TestScript, bool, []string){"status": cmdStatus},
+		Cmds:        map[string]func(*testscript.TestScript, bool, []string){"status": cmdStatus, "failure": cmdFailure},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
 				return os.Getuid() == 0, nil
@@ -128,5 +128,18 @@ func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("%s: status %d, want %d", strings.Join(args[1:], " "), got, want)
+	}
+}
+
+// cmdFailure is `failure CMD...`: a failure of nexec's own. CMD must end with
+// 255, nothing on standard output and one line on standard error.
+func cmdFailure(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: failure CMD...")
+	}
+	cmdStatus(ts, false, append([]string{"255"}, args...))
+	out, said := ts.ReadFile("stdout"), ts.ReadFile("stderr")
+	if out != "" || !strings.HasPrefix(said, "nexec: ") || strings.Count(said, "\n") != 1 || !strings.HasSuffix(said, "\n") {
+		ts.Fatalf("%s: stdout %q, stderr %q; want nothing and one line", strings.Join(args, " "), out, said)
 	}
 }
