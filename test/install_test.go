@@ -4,30 +4,36 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
-
-	"github.com/SumiTomohiko/nexec/test/harness"
 )
 
 // TestInstalled has the commands where `make install` puts them: they find each
 // other there, without help from PATH.
 func TestInstalled(t *testing.T) {
-	s, err := harness.NewSite()
-	must(t, err)
-	mounts := harness.Mounts()
-	t.Cleanup(func() { checkClean(t, s, mounts) })
-	prefix := filepath.Join(s.Server, "usr")
+	s := newSite(t)
+	prefix := filepath.Join(s.Client, "usr")
 	for name, dir := range map[string]string{"nexec": "bin", "nexecd": "sbin", "nexec-server": "lib/nexec", "fslave": "lib/nexec"} {
 		install(t, filepath.Join(s.Bin, name), filepath.Join(prefix, dir, name))
 	}
-	s.Bin = filepath.Join(prefix, "sbin")
-	if _, err := s.StartNexecd(harness.ServerOptions{Alias: "box"}); err != nil {
-		t.Fatal(err)
-	}
+	built := s.Bin
 	s.Bin = filepath.Join(prefix, "bin")
-	r := (&site{s, nil}).run(t, "text", "box", "sh", "-c", "cat >f; cat f; exit 3")
-	if r.code != 3 || r.out != "text" || r.err != "" {
+	r := s.run(t, "text", "box", "sh", "-c", "cat >f; cat f; exit 3")
+	if s.Bin = built; r.code != 3 || r.out != "text" || r.err != "" {
 		t.Error(r)
+	}
+	// nexecd says at its start if there is nothing to serve sessions with.
+	config := s.write(t, "nexecd.conf", "Port 1\nListenAddress 127.0.0.1\nHostKey "+filepath.Join(s.Server, "hostkey")+"\n")
+	check := prefix + "/sbin/nexecd -t -f " + config
+	if out := s.local(t, check+" 2>&1 && echo good"); out != "good\n" {
+		t.Errorf("nexecd -t: %q", out)
+	}
+	server := filepath.Join(prefix, "lib/nexec/nexec-server")
+	if _, err := os.Stat("/usr/lib/nexec/nexec-server"); err == nil {
+		return // it is found there then
+	}
+	if out := s.local(t, "rm "+server+"; "+check+" 2>&1 || echo status $?"); !strings.Contains(out, server) || !strings.Contains(out, "status ") {
+		t.Errorf("nexecd -t without nexec-server: %q", out)
 	}
 }
 
