@@ -23,8 +23,8 @@ type counters struct {
 	recalled             atomic.Int64 // files found in the cache of earlier sessions
 	recalledBytes        atomic.Int64
 	neverSent            atomic.Uint64 // bytes written to files that were removed first
-	waits                atomic.Int64 // round trips that something waited for
-	stalled              atomic.Int64 // nanoseconds
+	waits                atomic.Int64  // round trips that something waited for
+	stalled              atomic.Int64  // nanoseconds
 	byOp                 [256]atomic.Int64
 
 	mu      sync.Mutex
