@@ -120,10 +120,52 @@ func forcedView() ([]fsyscall.ViewRule, error) {
 	return rules, nil
 }
 
-// onServer tells whether a program is the server's in a view, links followed.
+// maxLinks is how many symbolic links the kernel follows.
+const maxLinks = 40
+
+// onServer tells whether a program is the server's in a view, and so is every
+// symbolic link on the way to it. Whole directories of the root must be: what
+// a program needs lies beside it.
 func onServer(program string, remote func(string) bool) bool {
-	end, err := filepath.EvalSymlinks(program)
-	return err == nil && remote(program) && remote(end)
+	p := filepath.Clean(program)
+	for range maxLinks {
+		end := strings.IndexByte(p[1:], '/') + 1
+		if end == 0 || !remote(p[:end]) {
+			return false
+		}
+		next, err := firstLink(p)
+		if next == "" || err != nil {
+			return err == nil
+		}
+		p = next
+	}
+	return false
+}
+
+// firstLink replaces the first symbolic link in an absolute path by what it
+// leads to. It returns nothing when there is none.
+func firstLink(p string) (string, error) {
+	for at := 1; at <= len(p); at++ {
+		if at < len(p) && p[at] != '/' {
+			continue
+		}
+		st, err := os.Lstat(p[:at])
+		if err != nil {
+			return "", err
+		}
+		if st.Mode().Type() != os.ModeSymlink {
+			continue
+		}
+		to, err := os.Readlink(p[:at])
+		if err != nil {
+			return "", err
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(p[:at]), to)
+		}
+		return filepath.Join(to, p[at:]), nil
+	}
+	return "", nil
 }
 
 // apply turns the request into what is run, or refuses it with an errno.

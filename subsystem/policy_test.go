@@ -106,6 +106,36 @@ func TestAllowedIsServers(t *testing.T) {
 	}
 }
 
+func TestOnServer(t *testing.T) {
+	dir := t.TempDir()
+	for name, to := range map[string]string{
+		"echo": "/bin/echo", "relative": "../../../../../../bin/echo", "twice": dir + "/echo", "loop": dir + "/loop", "dangling": "/no/such", "d": "/usr",
+	} {
+		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	top := dir[:strings.IndexByte(dir[1:], '/')+1]
+	for _, c := range []struct {
+		program, remote string // the trees that are the server's
+		want            bool
+	}{
+		{"/bin/echo", "/bin /usr", true}, {"/bin/echo", "/bin/echo /usr/bin/echo", false}, {"/usr/bin/../bin/echo", "/usr", true},
+		{dir + "/echo", "/bin /usr", false}, {dir + "/echo", "/bin /usr " + top, true}, {dir + "/echo", top, false},
+		{dir + "/twice", "/bin /usr " + top, true}, {dir + "/twice", "/bin /usr " + dir, false}, {dir + "/relative", "/bin /usr " + top, true},
+		{dir + "/loop", top, false}, {dir + "/dangling", top + " /no", false}, {dir + "/d/bin/echo", top + " /usr", true}, {dir + "/d/bin/echo", top, false},
+		{"/", "/", false}, {"/vmlinuz", "/vmlinuz", false},
+	} {
+		trees := strings.Fields(c.remote)
+		remote := func(p string) bool {
+			return slices.ContainsFunc(trees, func(tree string) bool { return p == tree || strings.HasPrefix(p, tree+"/") })
+		}
+		if got := onServer(c.program, remote); got != c.want {
+			t.Errorf("%s with %s: %v", c.program, c.remote, got)
+		}
+	}
+}
+
 // A restricted session cannot bring its own programs.
 func TestRestrictedView(t *testing.T) {
 	for _, change := range []func(*fsyscall.Hello){
