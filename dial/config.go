@@ -41,6 +41,7 @@ type Config struct {
 	UpdateHostKeys        string // yes, no, ask
 	NoHostAuthLocalhost   bool
 	RevokedHostKeys       string // a file, or ""
+	KnownHostsCommand     string // or ""
 	FingerprintHash       string // sha256, md5
 
 	HostKeyAlgorithms        []string
@@ -196,6 +197,7 @@ func (c *Config) buildHostKeys(g *getter, sysDir string) {
 	c.StrictHostKeyChecking = g.str("stricthostkeychecking", "ask")
 	c.HashKnownHosts = g.flag("hashknownhosts", false)
 	c.CheckHostIP = g.flag("checkhostip", false)
+	c.KnownHostsCommand = g.noneIsEmpty("knownhostscommand")
 	c.RevokedHostKeys = g.noneIsEmpty("revokedhostkeys")
 	c.NoHostAuthLocalhost = g.flag("nohostauthenticationforlocalhost", false)
 	c.FingerprintHash = g.str("fingerprinthash", "sha256")

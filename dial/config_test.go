@@ -59,7 +59,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"RekeyLimit 1G 1h", true}, {"RekeyLimit 1G", false}, {"RekeyLimit default none", false},
 		{"PubkeyAuthentication host-bound", true}, {"PubkeyAuthentication unbound", false},
-		{"KnownHostsCommand /bin/x", true}, {"KnownHostsCommand none", false}, {"PKCS11Provider /x.so", true},
+		{"KnownHostsCommand /bin/x", false}, {"KnownHostsCommand none", false}, {"PKCS11Provider /x.so", true},
 		{"VerifyHostKeyDNS yes", true}, {"VerifyHostKeyDNS no", false}, {"RevokedHostKeys /x", false},
 		{"ProxyUseFdpass yes", false}, {"ProxyUseFdpass yes\nProxyCommand x", true},
 		{"RefuseConnection \"not today\"", true}, {"ConnectionAttempts 0", true},

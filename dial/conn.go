@@ -70,6 +70,10 @@ func dialConfig(ctx context.Context, o Options, cfg *Config) (*Conn, error) {
 // handshake makes an SSH connection of a link. It owns the link.
 func handshake(ctx context.Context, cfg *Config, u *ui, l *link) (*Conn, error) {
 	host := newHostVerifier(cfg, u, l.direct, l.wire.RemoteAddr())
+	if err := host.order(ctx); err != nil {
+		l.close()
+		return nil, err
+	}
 	auth := newAuthenticator(ctx, cfg, u, host)
 	defer auth.close()
 	guard := guardHandshake(ctx, cfg.ConnectTimeout, l)

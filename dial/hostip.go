@@ -21,7 +21,11 @@ func (v *hostVerifier) checkIP(ctx context.Context, key ssh.PublicKey) error {
 		return nil
 	}
 	ip := v.ipName()
-	status, found := v.load(ip).Check(key)
+	known, err := v.lookUp(ctx, "ADDRESS", ip, key)
+	if err != nil {
+		return err
+	}
+	status, found := known.Check(key)
 	hostStatus, hostFound := v.known.Check(key)
 	if status == keys.HostOK && found != nil && v.isGlobalFile(found.File) {
 		v.mayUpdate = false
@@ -61,12 +65,16 @@ func (v *hostVerifier) checkIP(ctx context.Context, key ssh.PublicKey) error {
 }
 
 // warnSpoofing adds what the address says about a key that has changed.
-func (v *hostVerifier) warnSpoofing(key ssh.PublicKey, hostFound *keys.KnownHost) {
+func (v *hostVerifier) warnSpoofing(ctx context.Context, key ssh.PublicKey, hostFound *keys.KnownHost) {
 	if !v.wantsIP() {
 		return
 	}
 	ip := v.ipName()
-	status, found := v.load(ip).Check(key)
+	known, err := v.lookUp(ctx, "ADDRESS", ip, key)
+	if err != nil {
+		return // the host is refused in any case, unless nothing is to be
+	}
+	status, found := known.Check(key)
 	if status == keys.HostChanged && keys.SameKey(found.Key, hostFound.Key) {
 		return
 	}

@@ -23,7 +23,8 @@ type hostVerifier struct {
 	addr   *net.TCPAddr // where, when direct
 
 	name  string          // the host's name in known_hosts
-	known keys.KnownHosts // the lines about it
+	files keys.KnownHosts // the lines about it in files
+	known keys.KnownHosts // these and the command's
 	key   ssh.PublicKey   // what the host showed, accepted
 
 	noPasswords bool  // the key is not the one known: nothing that can be replayed
@@ -39,7 +40,8 @@ func newHostVerifier(cfg *Config, u *ui, direct bool, remote net.Addr) *hostVeri
 	if v.name = keys.HostPort(cfg.HostName, cfg.Port); cfg.HostKeyAlias != "" {
 		v.name = cfg.HostKeyAlias
 	}
-	v.known = v.load(v.name)
+	v.files = v.load(v.name)
+	v.known = v.files
 	return v
 }
 
@@ -49,6 +51,15 @@ func (v *hostVerifier) load(name string) keys.KnownHosts {
 		v.ui.verbose(1, "known hosts: %v", err)
 	}
 	return known
+}
+
+// lookUp asks the files and the command about a name.
+func (v *hostVerifier) lookUp(ctx context.Context, purpose, name string, key ssh.PublicKey) (keys.KnownHosts, error) {
+	lines, err := v.askCommand(ctx, purpose, name, key)
+	if err != nil {
+		return nil, v.fail(key, nil, err.Error(), "mend KnownHostsCommand, or set it to none")
+	}
+	return append(v.load(name), lines...), nil
 }
 
 // algorithms are the host key algorithms to offer. Unless the configuration
@@ -86,11 +97,16 @@ func (v *hostVerifier) verify(ctx context.Context, key ssh.PublicKey) error {
 	if err := v.checkRevoked(key); err != nil {
 		return err
 	}
+	lines, err := v.askCommand(ctx, "HOSTNAME", v.name, key)
+	if err != nil {
+		return v.fail(key, nil, err.Error(), "mend KnownHostsCommand, or set it to none")
+	}
+	v.known = slices.Concat(v.files, lines)
 	if v.cfg.NoHostAuthLocalhost && v.isLocal() && v.cfg.HostKeyAlias == "" {
 		v.key = key
 		return nil
 	}
-	err := v.decide(ctx, key)
+	err = v.decide(ctx, key)
 	if err == nil {
 		err = v.checkIP(ctx, key)
 	}
@@ -148,7 +164,7 @@ func (v *hostVerifier) decide(ctx context.Context, key ssh.PublicKey) error {
 	case keys.HostRevoked:
 		return v.revoked(key)
 	case keys.HostChanged:
-		return v.changed(key, found)
+		return v.changed(ctx, key, found)
 	}
 	if v.knownWithoutPort(key) {
 		return nil
@@ -162,7 +178,7 @@ func (v *hostVerifier) knownWithoutPort(key ssh.PublicKey) bool {
 	if v.cfg.HostKeyAlias != "" || v.cfg.Port == 22 {
 		return false
 	}
-	known := v.load(v.cfg.HostName)
+	known := v.load(v.cfg.HostName) // as ssh, which does not ask the command here
 	status, found := known.Check(key)
 	if status != keys.HostOK {
 		return false
@@ -201,22 +217,31 @@ const rule = "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@\n"
 
 // changed warns as OpenSSH does and refuses, unless StrictHostKeyChecking is
 // no: then only what cannot be replayed elsewhere may authenticate.
-func (v *hostVerifier) changed(key ssh.PublicKey, found *keys.KnownHost) error {
+func (v *hostVerifier) changed(ctx context.Context, key ssh.PublicKey, found *keys.KnownHost) error {
 	if v.cfg.CheckHostIP {
-		v.warnSpoofing(key, found)
+		v.warnSpoofing(ctx, key, found)
 	}
 	file := slices.Concat(v.cfg.UserKnownHostsFiles, v.cfg.GlobalKnownHostsFiles)[0]
 	v.ui.warn("%s@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n%sIT IS POSSIBLE THAT SOMEONE IS DOING SOMETHING NASTY!\n"+
 		"Someone could be eavesdropping on you right now (man-in-the-middle attack)!\n"+
 		"It is also possible that a host key has just been changed.\n"+
 		"The fingerprint for the %s key sent by the remote host is\n%s.\nPlease contact your system administrator.\n"+
-		"Add correct host key in %s to get rid of this message.\nOffending %s key in %s\n  remove with:\n  ssh-keygen -f '%s' -R '%s'",
-		rule, rule, keys.TypeName(key), v.fingerprint(key), file, keys.TypeName(found.Key), found.Where(), found.File, v.name)
+		"Add correct host key in %s to get rid of this message.\nOffending %s key in %s%s",
+		rule, rule, keys.TypeName(key), v.fingerprint(key), file, keys.TypeName(found.Key), found.Where(), v.howToRemove(found, "\n  remove with:\n  "))
 	if v.cfg.StrictHostKeyChecking == "no" {
 		v.distrust()
 		return nil
 	}
-	return v.fail(key, found, "the host key has changed", fmt.Sprintf("if the administrator confirms the new key, remove the old one with: ssh-keygen -f '%s' -R '%s'", found.File, v.name))
+	return v.fail(key, found, "the host key has changed", "if the administrator confirms the new key, remove the old one"+v.howToRemove(found, " with: "))
+}
+
+// howToRemove is the command that removes a line about the host, unless it
+// stands in no file.
+func (v *hostVerifier) howToRemove(found *keys.KnownHost, before string) string {
+	if strings.HasPrefix(found.File, commandTag) {
+		return ""
+	}
+	return fmt.Sprintf("%sssh-keygen -f '%s' -R '%s'", before, found.File, v.name)
 }
 
 // distrust goes on with a host that is not who it was.

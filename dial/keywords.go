@@ -84,6 +84,7 @@ func keywordsHonoured() []keyword {
 		{name: "IPQoS", kind: kindSpecial, note: "the second value; without a setting the class is left to the system"},
 		{name: "KbdInteractiveAuthentication", kind: kindFlag},
 		{name: "KexAlgorithms", kind: kindAlgs, note: "those that x/crypto has: no sntrup761"},
+		{name: "KnownHostsCommand", kind: kindCommand, note: "60 s, 1 MiB; words that begin with # need quotes"},
 		{name: "LogLevel", kind: kindChoice, choices: []string{"QUIET", "SILENT=QUIET", "FATAL", "ERROR", "INFO", "VERBOSE", "DEBUG=DEBUG", "DEBUG1=DEBUG", "DEBUG2", "DEBUG3"}},
 		{name: "MACs", kind: kindAlgs, note: "those that x/crypto has: no umac"},
 		{name: "NoHostAuthenticationForLocalhost", kind: kindFlag},
@@ -116,7 +117,6 @@ func keywordsHonoured() []keyword {
 
 func keywordsRefused() []keyword {
 	return []keyword{
-		{name: "KnownHostsCommand", kind: kindCommand, use: refused, note: "unless none: write its output into a file and name that with UserKnownHostsFile"},
 		{name: "PKCS11Provider", kind: kindString, use: refused, note: "unless none: load the token into an agent with ssh-add -s"},
 		{name: "ProxyUseFdpass", kind: kindFlag, use: refused, note: "yes with a ProxyCommand is refused: the command must carry the bytes itself"},
 		{name: "VerifyHostKeyDNS", kind: kindChoice, choices: yesNoAsk, use: refused, note: "yes and ask: nothing here validates DNSSEC"},

@@ -178,6 +178,7 @@ func TestKeysCommand(t *testing.T) {
 		"/usr/bin/printf '%z'":                                         false,
 		"/nonexistent/program":                                         false,
 		"/usr/bin/false":                                               false,
+		"/bin/cat /dev/zero":                                           false, // without end
 		"/bin/sh -c 'echo " + key + "; exit 1'":                        false,
 		j.write("mine", "#!/bin/sh\necho "+key+"\n"):                   false, // below /tmp
 		"none": false,
@@ -186,6 +187,9 @@ func TestKeysCommand(t *testing.T) {
 		if got := asks(command); got != want {
 			t.Errorf("%s: %v\n%s", command, got, j.log)
 		}
+	}
+	if !strings.Contains(j.log.String(), "longer than") || strings.Contains(j.log.String(), "deadline") {
+		t.Errorf("a program that prints without end is not stopped by its output:\n%s", j.log)
 	}
 	if j.ask("AuthorizedKeysFile none\nAuthorizedKeysCommand /usr/bin/printf x", "alice", j.key.PublicKey()) != nil {
 		t.Error("a command without its user runs")

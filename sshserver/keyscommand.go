@@ -34,15 +34,17 @@ func readBounded(r io.Reader) ([]byte, error) {
 
 // boundedBuffer refuses to grow beyond a limit, which ends the writer.
 type boundedBuffer struct {
-	bytes.Buffer
+	text  bytes.Buffer // not embedded: its ReadFrom knows no bound
 	limit int
+	over  error // it wanted to
 }
 
 func (b *boundedBuffer) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > b.limit {
-		return 0, fmt.Errorf("longer than %d bytes", b.limit)
+	if b.text.Len()+len(p) > b.limit {
+		b.over = fmt.Errorf("output longer than %d bytes", b.limit)
+		return 0, b.over
 	}
-	return b.Buffer.Write(p)
+	return b.text.Write(p)
 }
 
 // runKeysCommand runs AuthorizedKeysCommand or AuthorizedPrincipalsCommand and
@@ -75,9 +77,12 @@ func (l *login) runKeysCommand(command []string, userName string, cert *ssh.Cert
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
+		if out.over != nil { // it has died of that
+			err = out.over
+		}
 		return "", fmt.Errorf("%s: %w", command[0], err)
 	}
-	return out.String(), nil
+	return out.text.String(), nil
 }
 
 // checkProgram is sshd's rule for programs that decide about logins.
