@@ -45,12 +45,13 @@ type daemon struct {
 //	                                        └──TERM──► draining
 func (d *daemon) serve(cfg *sshdconfig.Config) error {
 	d.drainTime, d.pidFile = cfg.Global.DrainTime, cfg.Global.PidFile
-	if err := d.listen(cfg); err != nil {
-		return err
-	}
+	// First of all: whoever sees us listening may send them.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2)
 	defer signal.Stop(signals)
+	if err := d.listen(cfg); err != nil {
+		return err
+	}
 	var err error
 	if d.metrics, err = serveMetrics(cfg.Global.MetricsSocket, d.server.Metrics()); err != nil {
 		d.server.Close()

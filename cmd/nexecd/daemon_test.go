@@ -98,7 +98,7 @@ func TestReloadEverything(t *testing.T) {
 }
 
 func TestDrain(t *testing.T) {
-	dir := prepare(t, "DrainTime 30")
+	dir := prepare(t, "DrainTime 300")
 	n := start(t, dir)
 	s := n.session()
 	_ = n.cmd.Process.Signal(syscall.SIGTERM)
@@ -115,19 +115,19 @@ func TestDrain(t *testing.T) {
 	if err := s.cmd.Wait(); err != nil {
 		t.Errorf("the session ends with %v", err)
 	}
-	if err := n.ended(2 * time.Second); err != nil {
+	if err := n.ended(20 * time.Second); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestSecondTerm(t *testing.T) {
-	dir := prepare(t, "DrainTime 30")
+	dir := prepare(t, "DrainTime 300")
 	n := start(t, dir)
 	n.session()
 	_ = n.cmd.Process.Signal(syscall.SIGTERM)
 	n.log("draining")
 	_ = n.cmd.Process.Signal(syscall.SIGTERM)
-	if err := n.ended(5 * time.Second); err != nil {
+	if err := n.ended(20 * time.Second); err != nil {
 		t.Error(err)
 	}
 }
@@ -187,7 +187,7 @@ func TestUpgrade(t *testing.T) {
 		t.Errorf("the old session ends with %v", err)
 	}
 	// Its standard error is its successor's too.
-	if err := n.ended(5 * time.Second); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+	if err := n.ended(20 * time.Second); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		t.Errorf("the old process: %v", err)
 	}
 	n.session()
@@ -247,7 +247,7 @@ func TestActivation(t *testing.T) {
 	expect := func(want string) {
 		t.Helper()
 		buf := make([]byte, 1000)
-		_ = told.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = told.SetReadDeadline(time.Now().Add(20 * time.Second))
 		k, err := told.Read(buf)
 		if err != nil || !strings.HasPrefix(string(buf[:k]), want) {
 			t.Fatalf("systemd is told %q %v, want %q\n%s", buf[:k], err, want, n.stderr)
@@ -263,7 +263,7 @@ func TestActivation(t *testing.T) {
 	_ = s.cmd.Wait()
 	_ = n.cmd.Process.Signal(syscall.SIGTERM)
 	expect("STOPPING=1")
-	if err := n.ended(5 * time.Second); err != nil {
+	if err := n.ended(20 * time.Second); err != nil {
 		t.Error(err)
 	}
 }

@@ -137,13 +137,13 @@ func (n *nexecd) listening(i int) string {
 
 func (n *nexecd) waitFor(what string, done func() bool) {
 	n.t.Helper()
-	for range 500 {
+	for range 1500 {
 		if done() {
 			return
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	n.t.Fatalf("not within 10 s: %s\n%s", what, n.stderr)
+	n.t.Fatalf("not within 30 s: %s\n%s", what, n.stderr)
 }
 
 func (n *nexecd) log(text string) {
