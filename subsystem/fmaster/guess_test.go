@@ -78,7 +78,8 @@ func TestStore(t *testing.T) {
 	w.write("repo/store/info/alternates", "repo/store/pack/index")
 	w.srv.Prepare("/repo", true)
 	w.settled()
-	w.sh("cd repo/store; cat 55/object85 20/object32 a1/object161 info/alternates pack/index >/dev/null")
+	w.write("repo/.a", "repo/.b", "repo/.c")
+	w.sh("cd repo; cat .a .b .c >/dev/null; cd store; cat 55/object85 20/object32 a1/object161 info/alternates pack/index >/dev/null")
 	w.settled()
 	if n := w.stat("list"); n > 12 {
 		t.Errorf("%d listings\n%s", n, w.srv.Stats())

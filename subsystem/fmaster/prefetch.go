@@ -184,16 +184,24 @@ func (s *Server) unguess(n *node) {
 	n.guessed = 0
 }
 
-// guess appends the files at and below dir that sort after name to the queue.
+// guess appends the files at and below dir that sort after name to the queue. It
+// does not go down into stores.
 func (s *Server) guess(dir *node, after string) {
 	if dir.dir == nil || !dir.dir.whole || dir.synthetic || dir.mounts != nil {
 		return
 	}
 	names := make([]string, 0, len(dir.dir.children))
-	for name := range dir.dir.children {
+	dirs := 0
+	for name, c := range dir.dir.children {
 		if name > after {
 			names = append(names, name)
 		}
+		if c.isDir() {
+			dirs++
+		}
+	}
+	if after == "" && dirs > fanOut {
+		return
 	}
 	slices.SortFunc(names, strings.Compare)
 	for _, name := range names {
