@@ -45,21 +45,31 @@ func (s *Server) revoke(r *fsyscall.Revoke) {
 	}
 }
 
+// maxLinkAsks bounds the questions of learnLink on their way: more than somebody
+// makes links on a long line, and little memory if no answer comes.
+const maxLinkAsks = 4096
+
 // learnLink asks what a name stands for that someone has given to a file with
 // other names, one of which may be known here: its attributes have changed, and
 // from now on it may be kept for a moment only. Nothing waits for the answer.
 // s.mu is held.
 func (s *Server) learnLink(dir *node, name string) {
+	if s.linkAsks >= maxLinkAsks {
+		s.revokeTree(s.root) // it may be a name of anything
+		return
+	}
 	via := dir.via()
 	if s.attach(dir, via) != 0 {
 		return
 	}
+	s.linkAsks++
 	q := asked{dir.gen, s.changes, s.newNode(), via}
 	reply := &fsyscall.AttrReply{}
 	req := &fsyscall.Lookup{Dir: dir.wire, Name: name, ID: q.fresh.wire}
 	s.calls.begin(via, fsyscall.OpLookup, req, &pendingCall{reply: reply, lazy: true, done: func(h fsyscall.Header, _ error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.linkAsks--
 		n, errno := s.found(dir, name, q, &reply.Attr, result{syscall.Errno(h.Errno), h.Leased})
 		if errno == 0 && n != nil && n != q.fresh && n.refs > 0 {
 			s.notify.inode(n, false)

@@ -98,6 +98,7 @@ type Server struct {
 	changes     uint64 // see node.changed
 	countNodes  int
 	aheadUnused int
+	linkAsks    int        // see learnLink
 	cut         []cutGuess // what the budget of aheadUnused ended
 	lost        []fsyscall.LostWrite
 	lostN       int
