@@ -201,7 +201,10 @@ func TestVim(t *testing.T) {
 	tmux("resize-window -x 100 -y 30")
 	time.Sleep(200 * time.Millisecond)
 	tmux(`send-keys ':wq' Enter`)
-	waitFor(t, "the end of vim", func() bool { _, err := os.Stat(filepath.Join(s.Work, "status")); return err == nil })
+	waitFor(t, "the end of vim", func() bool {
+		b, err := os.ReadFile(filepath.Join(s.Work, "status"))
+		return err == nil && strings.HasSuffix(string(b), "\n") // the shell makes the file before it writes
+	})
 	if got := s.read(t, "text"); got != "first line\nsecond line\n" {
 		t.Errorf("the file has %q", got)
 	}
