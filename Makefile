@@ -71,7 +71,7 @@ demo: all ## start a throw-away nexecd on loopback and show what nexec does
 	@NEXEC_BIN=$(CURDIR)/bin $(GO) run ./test/demo
 
 stress: all ## twelve rounds of random operations from both sides, from a new seed
-	NEXEC_BIN=$(CURDIR)/bin $(GO) test -count=1 -timeout 15m -run TestStress ./test -stress.rounds=12
+	NEXEC_BIN=$(CURDIR)/bin $(GO) test -count=1 -timeout 45m -run TestStress ./test -stress.rounds=12
 
 fuzz: ## run every fuzz target for FUZZTIME
 	test/fuzz.sh $(FUZZTIME)

@@ -21,9 +21,10 @@ type conversation struct {
 	out *bufio.Reader
 }
 
-// converseFor bounds a whole conversation: twelve rounds of the stress test
-// without any cache take minutes on a machine that has other things to do.
-const converseFor = 10 * time.Minute
+// converseFor bounds a whole conversation, where the test binary's own -timeout
+// does not: twelve rounds of the stress test without any cache take ten minutes
+// on a machine that has other things to do.
+const converseFor = 30 * time.Minute
 
 func (s *site) converse(t testing.TB, options ...string) *conversation {
 	t.Helper()
