@@ -51,11 +51,13 @@ type Result struct {
 type Stats struct {
 	Server              string // the server's text; not made printable
 	BytesIn, BytesOut   uint64
+	PlainIn, PlainOut   uint64 // without compression
 	FramesIn, FramesOut uint64
 	RTT                 time.Duration
 	Connected, Total    time.Duration // until the link was open, and in all
-	// Joined: the session is that of a master, the server's numbers are those
-	// of all its commands so far, and the link's are those to the master.
+	// Joined: the session is that of a master. The server's numbers are those
+	// of the time that the command took, other commands of that time with it;
+	// the client's are those of the link to the master.
 	Joined bool
 }
 
@@ -345,6 +347,7 @@ func (r *run) finish(err error) Result {
 	if r.session != nil {
 		s := r.session.Stats()
 		r.stats.BytesIn, r.stats.BytesOut = s.BytesIn, s.BytesOut
+		r.stats.PlainIn, r.stats.PlainOut = s.PlainIn(), s.PlainOut()
 		r.stats.FramesIn, r.stats.FramesOut, r.stats.RTT = s.FramesIn, s.FramesOut, s.RTT
 		r.stats.Joined = r.session.files == nil
 		r.session.Close()

@@ -13,9 +13,10 @@ import (
 // codec is a link's compression. Each frame is compressed by itself, since
 // frames take different paths.
 type codec struct {
-	allowed           atomic.Bool // by both ends, for sending
-	plain, compressed atomic.Uint64
-	perByte           atomic.Int64 // what compressing costs, in ps per byte
+	allowed           atomic.Bool   // by both ends, for sending
+	plain, compressed atomic.Uint64 // of what was sent
+	expanded, wire    atomic.Uint64 // of what was received, after and before
+	perByte           atomic.Int64  // what compressing costs, in ps per byte
 
 	start sync.Once
 	enc   *zstd.Encoder
@@ -133,6 +134,8 @@ func (s *Stream) expand(f *frame) error {
 		l.fail(err)
 		return err
 	}
+	l.zstd.expanded.Add(uint64(len(out)))
+	l.zstd.wire.Add(uint64(len(f.payload())))
 	g.buf = append(g.buf[:headerSize], out...)
 	f.buf, g.buf = g.buf, f.buf
 	f.flags &^= flagZstd

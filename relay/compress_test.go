@@ -66,8 +66,51 @@ func TestCompression(t *testing.T) {
 				if err := errors.Join(a.Close(), b.Wait()); err != nil {
 					t.Fatal(err)
 				}
+				s = a.Stats()
+				if r := b.Stats(); s.PlainOut() < uint64(len(c.data)) || r.PlainIn() != s.PlainOut() || r.BytesIn != s.BytesOut || c.want != (s.PlainOut() > s.BytesOut) {
+					t.Errorf("sent %d bytes, without compression %d; received %d, %d", s.BytesOut, s.PlainOut(), r.BytesIn, r.PlainIn())
+				}
 			})
 		})
+	}
+}
+
+// TestPays: compression is on where the link is what data waits for, and off
+// where the link is faster, the data does not shrink, or nothing waits.
+func TestPays(t *testing.T) {
+	const psPerByte = 1e12
+	for _, c := range []struct {
+		name  string
+		rate  float64 // of the link, bytes per second
+		zstd  float64 // what the processor compresses, bytes per second
+		ratio float64 // of compressed size to plain
+		ahead uint64  // what waits for its turn
+		want  bool
+	}{
+		{"100 Mbit/s, text", 12.5e6, 250e6, 0.3, 1 << 20, true},
+		{"100 Mbit/s, noise", 12.5e6, 250e6, 1, 1 << 20, false},
+		{"100 Mbit/s, nothing waits", 12.5e6, 250e6, 0.3, 0, false},
+		{"100 Mbit/s, shrinks a little, slow processor", 12.5e6, 50e6, 0.8, 1 << 20, false},
+		{"1 Gbit/s, text", 125e6, 250e6, 0.3, 1 << 20, true},
+		{"1 Gbit/s, shrinks by a third", 125e6, 250e6, 0.67, 1 << 20, false},
+		{"loopback, text", 1e9, 250e6, 0.3, 1 << 20, false},
+		{"loopback, fast processor", 1e9, 2e9, 0.3, 1 << 20, true},
+		{"not yet known", 0, 250e6, 0.3, 1 << 20, false},
+	} {
+		l := &Link{cfg: Config{}.filled()}
+		// Of two byte streams the rates add up.
+		for range 2 {
+			p := &path{l: l}
+			p.pace.rates[3] = c.rate / 2
+			l.paths = append(l.paths, p)
+		}
+		l.zstd.perByte.Store(int64(psPerByte / c.zstd))
+		s := newStream(l, 3)
+		s.gain.ratio = c.ratio
+		s.sendCost = c.ahead
+		if got := s.pays(64 << 10); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
 	}
 }
 

@@ -89,9 +89,15 @@ type Stats struct {
 	Attached int
 	Striped  uint64
 	// Plain and Compressed are the payload bytes that were compressed for
-	// sending, before and after.
-	Plain, Compressed uint64
+	// sending, before and after; Expanded and Wire those of received frames
+	// that have been read, likewise.
+	Plain, Compressed, Expanded, Wire uint64
 }
+
+// PlainIn and PlainOut are what BytesIn and BytesOut would be without
+// compression.
+func (s Stats) PlainIn() uint64  { return s.BytesIn + s.Expanded - s.Wire }
+func (s Stats) PlainOut() uint64 { return s.BytesOut + s.Plain - s.Compressed }
 
 // New starts a link over rw, whose Close must not block and must make blocked
 // calls of Read and Write return. The link owns rw.
@@ -242,6 +248,7 @@ func (l *Link) Stats() Stats {
 		FramesIn: l.stats.framesIn.Load(), FramesOut: l.stats.framesOut.Load(),
 		RTT:   time.Duration(l.rtt.Load()),
 		Plain: l.zstd.plain.Load(), Compressed: l.zstd.compressed.Load(),
+		Expanded: l.zstd.expanded.Load(), Wire: l.zstd.wire.Load(),
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

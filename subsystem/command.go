@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
+	"github.com/SumiTomohiko/nexec/relay"
 	"github.com/SumiTomohiko/nexec/subsystem/namespace"
 )
 
@@ -37,6 +38,8 @@ type command struct {
 	outputs []*pump
 
 	inWG, outWG sync.WaitGroup
+
+	stats func() []byte // nil: nobody wants them
 }
 
 // heldOrder is a signal, or a window size where sig is zero.
@@ -53,6 +56,9 @@ func (s *session) exec(tag uint32, x *fsyscall.Exec) error {
 	c := &command{
 		s: s, num: x.Cmd, tag: tag, exec: x, requested: x.Argv,
 		started: make(chan namespace.Event, 1), ended: make(chan namespace.Event, 1), stopped: make(chan namespace.Event, 4),
+	}
+	if s.hello.Trace {
+		c.stats = s.account()
 	}
 	s.mu.Lock()
 	if int64(x.Cmd) <= s.lastCmd {
@@ -280,24 +286,39 @@ func (c *command) finish(ev namespace.Event) {
 		c.s.end(fmt.Errorf("the client did not confirm the last changes: %w", err))
 		return
 	}
-	if c.s.hello.Trace {
-		exit.Stats = c.s.stats()
+	if c.stats != nil {
+		exit.Stats = c.stats()
 	}
 	c.s.notice(fsyscall.OpExit, exit)
 }
 
-// stats is the server's part of --stats.
-func (s *session) stats() []byte {
-	b := s.files.Stats()
-	if l := s.link.Stats(); l.Attached > 0 {
-		b = fmt.Appendf(b, "further byte streams: %d, with %d bytes\n", l.Attached, l.Striped)
-	}
+// account returns a function that gives the server's part of --stats, about
+// what happened after account was called. The first command of a session has
+// what came before it too: it is what the session was made for.
+func (s *session) account() func() []byte {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, n := range s.notes {
-		b = append(b, "note: "+n+"\n"...)
+	first := s.lastCmd < 0
+	s.mu.Unlock()
+	files := s.files.Account(first)
+	var began relay.Stats
+	if !first {
+		began = s.link.Stats()
 	}
-	return b[:min(len(b), fsyscall.MaxXattr)]
+	return func() []byte {
+		l := s.link.Stats()
+		b := files()
+		b = fmt.Appendf(b, "sent to the client: %d bytes, %d before compression\n", l.BytesOut-began.BytesOut, l.PlainOut()-began.PlainOut())
+		b = fmt.Appendf(b, "received from the client: %d bytes, %d before compression\n", l.BytesIn-began.BytesIn, l.PlainIn()-began.PlainIn())
+		if l.Attached > 0 {
+			b = fmt.Appendf(b, "further byte streams: %d, with %d bytes\n", l.Attached, l.Striped-began.Striped)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, n := range s.notes {
+			b = append(b, "note: "+n+"\n"...)
+		}
+		return b[:min(len(b), fsyscall.MaxXattr)]
+	}
 }
 
 // pipeSize is what the pipes of streams hold: more at once, fewer switches

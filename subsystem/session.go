@@ -48,8 +48,9 @@ type Files interface {
 	Prepare(path string, below bool)
 	// Sync waits until every change was answered, and tells the ones lost.
 	Sync(ctx context.Context) (lost []fsyscall.LostWrite, n int, err error)
-	// Stats is text for --stats.
-	Stats() []byte
+	// Account returns a function that gives text for --stats, about what
+	// happened after Account was called, or in the whole session.
+	Account(whole bool) func() []byte
 	// Close fails what waits for the client.
 	Close() error
 	// Wait, after Close and the end of the link, waits for what used the link.

@@ -93,11 +93,14 @@ func (s *stalling) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 	return s.RawFileSystem.Open(cancel, in, out)
 }
 
+func (f *localFiles) Account(whole bool) func() []byte {
+	return func() []byte { return fmt.Appendf(nil, "whole session: %v\n", whole) }
+}
+
 func (f *localFiles) StdioPath(cmd uint32, slot int) string {
 	return fmt.Sprintf("stdio/%d.%d", cmd, slot)
 }
 func (f *localFiles) Prepare(string, bool) {}
-func (f *localFiles) Stats() []byte        { return []byte("stats\n") }
 func (f *localFiles) Close() error         { return nil }
 func (f *localFiles) Wait() {
 	f.mu.Lock()
@@ -383,5 +386,30 @@ func TestVersion(t *testing.T) {
 	c.notice(fsyscall.OpHello, h)
 	if f := next[*fsyscall.Fatal](c); f.Code != fsyscall.FatalVersion || f.Detail != "1" {
 		t.Errorf("%+v", f)
+	}
+}
+
+// TestStats: the first command has the whole session's figures, each further
+// one its own.
+func TestStats(t *testing.T) {
+	c := connect(t, Options{})
+	h := hello()
+	h.Trace = true
+	c.notice(fsyscall.OpHello, h)
+	sent := func(stats []byte) (n int) {
+		t.Helper()
+		_, rest, ok := strings.Cut(string(stats), "sent to the client: ")
+		if _, err := fmt.Sscanf(rest, "%d bytes, ", &n); !ok || err != nil {
+			t.Fatalf("%q", stats)
+		}
+		return n
+	}
+	_, _, exit := c.run(request(0, "head", "-c", "1000000", "/dev/zero"))
+	if n := sent(exit.Stats); n < 500_000 || !strings.HasPrefix(string(exit.Stats), "whole session: true\n") {
+		t.Errorf("%q", exit.Stats)
+	}
+	_, _, exit = c.run(request(1, "true"))
+	if n := sent(exit.Stats); n > 100_000 || !strings.HasPrefix(string(exit.Stats), "whole session: false\n") {
+		t.Errorf("%q", exit.Stats)
 	}
 }

@@ -201,3 +201,51 @@ func TestHostileJoin(t *testing.T) {
 	}
 	d.noSockets(t)
 }
+
+// TestStats: what --stats says of a job over a long line.
+func TestStats(t *testing.T) {
+	d := newDistant(t)
+	d.random(t, "dear/big", 3<<20)
+	d.write(t, "cheap/small", "x")
+	r := d.run(t, "", "--stats", "far", "sh", "-ec", "cat dear/big cheap/small >/dev/null; echo new >dear/new; sync dear/new")
+	if r.code != 0 || r.out != "" {
+		t.Fatal(r)
+	}
+	for _, want := range []string{
+		`server: round trips waited: [1-9]`, `server: time stalled on the link: \d*[.]\d* s`, `server: kernel requests: [1-9]`,
+		`server: answered without a call: \d`, `server: run ahead: \d+ listings, \d+ used`, `server: fetched ahead: \d+ files, \d+ used`,
+		`server: read ahead: 3145728 bytes, 0 of them for nothing`, `server: calls: .*\bread \d`,
+		`server: sent to the client: \d+ bytes, \d+ before compression`, `server: received from the client: [3-9]\d{6} bytes, [3-9]\d{6} before compression`,
+		`server: waited \d[.]\d+ s in \d+ requests: ` + regexp.QuoteMeta(filepath.Join(d.Work, "dear/big")),
+		`client: 3?\d+ bytes in \d+ frames sent, \d+ before compression`,
+	} {
+		if !regexp.MustCompile(want).MatchString(r.err) {
+			t.Errorf("no line %q in\n%s", want, r.err)
+		}
+	}
+	if n := strings.Count(r.err, "server: waited "); n == 0 || n > 10 {
+		t.Errorf("%d paths in\n%s", n, r.err)
+	}
+}
+
+// TestStatsOfOne: in a session that stays, each command has its own figures.
+func TestStatsOfOne(t *testing.T) {
+	s := newStaying(t, "--stats")
+	s.write(t, "big", strings.Repeat("0123456789abcdef", 1<<18))
+	received := func(args ...string) (n int) {
+		t.Helper()
+		r := s.do(t, nil, args...)
+		m := regexp.MustCompile(`received from the client: (\d+) bytes`).FindStringSubmatch(r.err)
+		if r.code != 0 || m == nil {
+			t.Fatal(r)
+		}
+		n, _ = strconv.Atoi(m[1])
+		return n
+	}
+	if n := received("cat", "big"); n < 4<<20 {
+		t.Errorf("%d bytes for the first command", n)
+	}
+	if n := received("true"); n > 1<<20 {
+		t.Errorf("%d bytes for the second command", n)
+	}
+}

@@ -364,10 +364,11 @@ func (v *voice) stats(st client.Stats) {
 		}
 	}
 	if st.Joined {
-		v.say("the server's numbers are those of the session with all its commands; the client's end at the session's process")
+		v.say("the server's numbers are those of the time that the command took; the client's end at the session's process")
 	}
 	v.say("client: connected after %v, %v in all, round trip %v", st.Connected.Round(time.Microsecond), st.Total.Round(time.Microsecond), st.RTT.Round(time.Microsecond))
-	v.say("client: %d bytes in %d frames received, %d bytes in %d frames sent", st.BytesIn, st.FramesIn, st.BytesOut, st.FramesOut)
+	v.say("client: %d bytes in %d frames received, %d before compression", st.BytesIn, st.FramesIn, st.PlainIn)
+	v.say("client: %d bytes in %d frames sent, %d before compression", st.BytesOut, st.FramesOut, st.PlainOut)
 }
 
 // listSessions prints -O list.

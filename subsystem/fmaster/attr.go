@@ -18,7 +18,7 @@ func (s *Server) unleased() time.Duration {
 
 // GetAttr implements fuse.RawFileSystem.
 func (s *Server) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	s.stats.kernel.Add(1)
+	defer s.request(in.NodeId)()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.nodes[fsyscall.NodeID(in.NodeId)]
@@ -116,7 +116,7 @@ func (s *Server) getAttr(n *node, f *file, reply *fsyscall.AttrReply) (result, s
 
 // Access implements fuse.RawFileSystem.
 func (s *Server) Access(_ <-chan struct{}, in *fuse.AccessIn) fuse.Status {
-	s.stats.kernel.Add(1)
+	defer s.request(in.NodeId)()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.nodes[fsyscall.NodeID(in.NodeId)]
@@ -165,7 +165,7 @@ func (s *Server) look(n *node, call func(via path) result) result {
 
 // Readlink implements fuse.RawFileSystem.
 func (s *Server) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status) {
-	s.stats.kernel.Add(1)
+	defer s.request(in.NodeId)()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.nodes[fsyscall.NodeID(in.NodeId)]

@@ -181,7 +181,7 @@ func (s *Server) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.S
 }
 
 func (s *Server) remove(dirID uint64, name string, isDir bool) fuse.Status {
-	s.stats.kernel.Add(1)
+	defer s.request(dirID)()
 	if err := s.calls.reserve(0); err != nil {
 		return fuse.EIO
 	}

@@ -10,7 +10,7 @@ import (
 
 // Release implements fuse.RawFileSystem.
 func (s *Server) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
-	s.stats.kernel.Add(1)
+	defer s.request(in.NodeId)()
 	if s.calls.reserve(0) != nil {
 		return
 	}
@@ -65,6 +65,7 @@ func (s *Server) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 // Fsync implements fuse.RawFileSystem: it waits until everything posted before
 // is on the client's disk.
 func (s *Server) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	defer s.request(in.NodeId)()
 	s.mu.Lock()
 	f := s.files[fsyscall.FileID(in.Fh)]
 	if f == nil {
@@ -109,7 +110,7 @@ func (s *Server) sendTimes(f *file) {
 // Flush implements fuse.RawFileSystem: close(2). It reports a change of the file
 // that failed, and drops the closing process's fcntl locks.
 func (s *Server) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
-	s.stats.kernel.Add(1)
+	defer s.request(in.NodeId)()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.files[fsyscall.FileID(in.Fh)]

@@ -140,7 +140,7 @@ func (s *Server) makeNow(c creation) (*node, syscall.Errno) {
 
 // makeEntry is make for the kernel: the answer is an entry.
 func (s *Server) makeEntry(c creation, dirID uint64, out *fuse.EntryOut) fuse.Status {
-	s.stats.kernel.Add(1)
+	defer s.request(dirID)()
 	if err := s.calls.reserve(0); err != nil {
 		return fuse.EIO
 	}
@@ -204,7 +204,7 @@ func (s *Server) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name stri
 
 // Create implements fuse.RawFileSystem.
 func (s *Server) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
-	s.stats.kernel.Add(1)
+	defer s.request(in.NodeId)()
 	if err := s.calls.reserve(0); err != nil {
 		return fuse.EIO
 	}
@@ -279,7 +279,7 @@ func (s *Server) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateO
 
 // Link implements fuse.RawFileSystem.
 func (s *Server) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
-	s.stats.kernel.Add(1)
+	defer s.request(in.NodeId)()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, dir := s.nodes[fsyscall.NodeID(in.Oldnodeid)], s.nodes[fsyscall.NodeID(in.NodeId)]

@@ -179,7 +179,7 @@ type dirEntry struct {
 
 // OpenDir implements fuse.RawFileSystem.
 func (s *Server) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	s.stats.kernel.Add(1)
+	defer s.request(in.NodeId)()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.nodes[fsyscall.NodeID(in.NodeId)]
@@ -233,7 +233,7 @@ func (s *Server) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEn
 }
 
 func (s *Server) readDir(in *fuse.ReadIn, add func(*dirHandle, dirEntry) bool) fuse.Status {
-	s.stats.kernel.Add(1)
+	defer s.request(in.NodeId)()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.dirs[in.Fh]
@@ -360,6 +360,7 @@ func (m *mountPoint) all() map[string]*mountPoint {
 
 // FsyncDir implements fuse.RawFileSystem.
 func (s *Server) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	defer s.request(in.NodeId)()
 	s.mu.Lock()
 	n := s.nodes[fsyscall.NodeID(in.NodeId)]
 	if n == nil || n.synthetic {
@@ -377,7 +378,7 @@ func (s *Server) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 
 // StatFs implements fuse.RawFileSystem.
 func (s *Server) StatFs(_ <-chan struct{}, in *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
-	s.stats.kernel.Add(1)
+	defer s.request(in.NodeId)()
 	s.mu.Lock()
 	n := s.nodes[fsyscall.NodeID(in.NodeId)]
 	if n == nil || n.synthetic {

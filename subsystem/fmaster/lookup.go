@@ -19,7 +19,7 @@ const forever = 1 << 30 // seconds
 
 // Lookup implements fuse.RawFileSystem.
 func (s *Server) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
-	s.stats.kernel.Add(1)
+	defer s.request(in.NodeId)()
 	n, errno := s.lookup(fsyscall.NodeID(in.NodeId), name, out)
 	if errno == syscall.ENOENT && n == nil && (out.EntryValid > 0 || out.EntryValidNsec > 0) {
 		return fuse.OK // a negative entry that the kernel may keep

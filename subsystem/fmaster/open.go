@@ -126,7 +126,7 @@ func wants(flags uint32) uint8 {
 
 // Open implements fuse.RawFileSystem.
 func (s *Server) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	s.stats.kernel.Add(1)
+	defer s.request(in.NodeId)()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.nodes[fsyscall.NodeID(in.NodeId)]

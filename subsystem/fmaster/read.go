@@ -35,6 +35,7 @@ type part struct {
 	// Under readAhead.mu.
 	buffer  []byte // what data is a part of
 	readers int    // who uses data
+	used    bool   // somebody did
 	dropped bool   // no longer one of readAhead.parts
 }
 
@@ -68,7 +69,7 @@ const (
 
 // Read implements fuse.RawFileSystem.
 func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	s.stats.kernel.Add(1)
+	defer s.request(in.NodeId)()
 	if len(buf) > int(in.Size) {
 		buf = buf[:in.Size]
 	}
@@ -201,6 +202,7 @@ func (a *readAhead) overlap(off uint64, n int) []*part {
 	}
 	for _, p := range a.parts[i:j] {
 		p.readers++
+		p.used = true
 	}
 	return a.parts[i:j:j]
 }
@@ -273,6 +275,7 @@ func (a *readAhead) extend(s *Server, f *file, off uint64, size int, fileSize ui
 		p := &part{off: end, size: n, ready: make(chan struct{})}
 		a.parts = append(a.parts[:len(a.parts):len(a.parts)], p)
 		s.aheadBytes.Add(int64(n))
+		s.stats.read.Add(int64(n))
 		s.fetchPart(f, p)
 		end += uint64(n)
 	}
@@ -318,6 +321,9 @@ func (a *readAhead) reset(s *Server) {
 // drop is told that a part is no longer one of a.parts. a.mu is held.
 func (a *readAhead) drop(s *Server, p *part) {
 	s.aheadBytes.Add(-int64(p.size))
+	if !p.used {
+		s.stats.readUnused.Add(int64(p.size))
+	}
 	p.dropped = true
 	p.unused(s)
 }

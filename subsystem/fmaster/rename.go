@@ -10,7 +10,7 @@ import (
 
 // Rename implements fuse.RawFileSystem.
 func (s *Server) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
-	s.stats.kernel.Add(1)
+	defer s.request(in.NodeId)()
 	if in.Flags > uint32(fsyscall.RenameExchange) {
 		return fuse.EINVAL // whiteouts and combinations that the kernel refuses anyway
 	}

@@ -23,9 +23,11 @@ type counters struct {
 	recalled             atomic.Int64 // files found in the cache of earlier sessions
 	recalledBytes        atomic.Int64
 	neverSent            atomic.Uint64 // bytes written to files that were removed first
+	read, readUnused     atomic.Int64  // bytes of files read ahead
 	waits                atomic.Int64  // round trips that something waited for
 	stalled              atomic.Int64  // nanoseconds
 	byOp                 [256]atomic.Int64
+	costs                costs
 
 	mu      sync.Mutex
 	waiting int       // calls waited for at this moment
@@ -54,23 +56,65 @@ func (c *counters) wait() func() {
 	}
 }
 
-// Stats is the text for --stats.
-func (s *Server) Stats() []byte {
-	c := &s.stats
-	var b strings.Builder
-	fmt.Fprintf(&b, "round trips waited: %d\n", c.waits.Load())
-	fmt.Fprintf(&b, "time stalled on the link: %.3f s\n", float64(c.stalled.Load())/1e9)
-	fmt.Fprintf(&b, "kernel requests: %d\n", c.kernel.Load())
-	fmt.Fprintf(&b, "answered without a call: %d\n", c.hits.Load())
-	fmt.Fprintf(&b, "leases revoked: %d\n", c.revoked.Load())
-	fmt.Fprintf(&b, "run ahead: %d listings, %d used\n", c.ahead.Load(), c.aheadUsed.Load())
-	fmt.Fprintf(&b, "fetched ahead: %d files, %d used\n", c.fetched.Load(), c.fetchedUsed.Load())
-	if s.cfg.Cache != nil {
-		st := s.cfg.Cache.Stats()
-		fmt.Fprintf(&b, "content cache: %d files, %d bytes not sent, %d stored\n", c.recalled.Load(), c.recalledBytes.Load(), st.Stored)
+// figures are what counters say at one moment, or between two.
+type figures struct {
+	kernel, hits, revoked, waits int64
+	ahead, aheadUsed             int64
+	fetched, fetchedUsed         int64
+	read, readUnused             int64
+	recalled, recalledBytes      int64
+	neverSent                    int64
+	stalled                      time.Duration
+	byOp                         [256]int64
+	costs                        map[string]pathCost
+}
+
+func (c *counters) figures() figures {
+	f := figures{
+		kernel: c.kernel.Load(), hits: c.hits.Load(), revoked: c.revoked.Load(), waits: c.waits.Load(),
+		ahead: c.ahead.Load(), aheadUsed: c.aheadUsed.Load(), fetched: c.fetched.Load(), fetchedUsed: c.fetchedUsed.Load(),
+		read: c.read.Load(), readUnused: c.readUnused.Load(),
+		recalled: c.recalled.Load(), recalledBytes: c.recalledBytes.Load(),
+		neverSent: int64(c.neverSent.Load()),
+		stalled:   time.Duration(c.stalled.Load()), costs: c.costs.all(),
 	}
-	if n := c.neverSent.Load(); n > 0 {
-		fmt.Fprintf(&b, "removed before they were sent: %d bytes\n", n)
+	for i := range c.byOp {
+		f.byOp[i] = c.byOp[i].Load()
+	}
+	return f
+}
+
+// since returns what came to f after g.
+func (f figures) since(g figures) figures {
+	for _, p := range []struct{ f, g *int64 }{
+		{&f.kernel, &g.kernel}, {&f.hits, &g.hits}, {&f.revoked, &g.revoked}, {&f.waits, &g.waits},
+		{&f.ahead, &g.ahead}, {&f.aheadUsed, &g.aheadUsed}, {&f.fetched, &g.fetched}, {&f.fetchedUsed, &g.fetchedUsed},
+		{&f.read, &g.read}, {&f.readUnused, &g.readUnused},
+		{&f.recalled, &g.recalled}, {&f.recalledBytes, &g.recalledBytes}, {&f.neverSent, &g.neverSent},
+		{(*int64)(&f.stalled), (*int64)(&g.stalled)},
+	} {
+		*p.f -= *p.g
+	}
+	for i := range f.byOp {
+		f.byOp[i] -= g.byOp[i]
+	}
+	f.costs = costsSince(f.costs, g.costs)
+	return f
+}
+
+// text is f for --stats.
+func (f figures) text() []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "round trips waited: %d\n", f.waits)
+	fmt.Fprintf(&b, "time stalled on the link: %.3f s\n", f.stalled.Seconds())
+	fmt.Fprintf(&b, "kernel requests: %d\n", f.kernel)
+	fmt.Fprintf(&b, "answered without a call: %d\n", f.hits)
+	fmt.Fprintf(&b, "leases revoked: %d\n", f.revoked)
+	fmt.Fprintf(&b, "run ahead: %d listings, %d used\n", f.ahead, f.aheadUsed)
+	fmt.Fprintf(&b, "fetched ahead: %d files, %d used\n", f.fetched, f.fetchedUsed)
+	fmt.Fprintf(&b, "read ahead: %d bytes, %d of them for nothing\n", f.read, f.readUnused)
+	if f.neverSent > 0 {
+		fmt.Fprintf(&b, "removed before they were sent: %d bytes\n", f.neverSent)
 	}
 	type row struct {
 		name string
@@ -78,7 +122,7 @@ func (s *Server) Stats() []byte {
 	}
 	var rows []row
 	for i := range fsyscall.Table {
-		if n := c.byOp[fsyscall.Table[i].Op].Load(); n > 0 {
+		if n := f.byOp[fsyscall.Table[i].Op]; n > 0 {
 			rows = append(rows, row{fsyscall.Table[i].Name, n})
 		}
 	}
@@ -88,5 +132,30 @@ func (s *Server) Stats() []byte {
 		fmt.Fprintf(&b, " %s %d", r.name, r.n)
 	}
 	b.WriteByte('\n')
+	for _, c := range dearest(f.costs) {
+		fmt.Fprintf(&b, "waited %.3f s in %d requests: %s\n", c.time.Seconds(), c.requests, c.shown())
+	}
 	return []byte(b.String())
+}
+
+// Stats is the text for --stats of the whole session so far.
+func (s *Server) Stats() []byte { return s.statsSince(figures{}) }
+
+// Account returns a function that gives the text for --stats of what happened
+// after Account was called, or in the whole session.
+func (s *Server) Account(whole bool) func() []byte {
+	var began figures
+	if !whole {
+		began = s.stats.figures()
+	}
+	return func() []byte { return s.statsSince(began) }
+}
+
+func (s *Server) statsSince(began figures) []byte {
+	f := s.stats.figures().since(began)
+	b := f.text()
+	if s.cfg.Cache != nil {
+		b = fmt.Appendf(b, "content cache: %d files, %d bytes not sent, %d stored\n", f.recalled, f.recalledBytes, s.cfg.Cache.Stats().Stored)
+	}
+	return b
 }

@@ -29,7 +29,7 @@ func (s *Server) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uin
 const writeCache = 1 // FUSE_WRITE_CACHE: the kernel writes a mapped page back
 
 func (s *Server) write(in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
-	s.stats.kernel.Add(1)
+	defer s.request(in.NodeId)()
 	if err := s.calls.reserve(len(data)); err != nil {
 		return 0, fuse.EIO
 	}
@@ -131,7 +131,7 @@ func (s *Server) trueBlocks(n *node, a *fsyscall.Attr) {
 
 // SetAttr implements fuse.RawFileSystem.
 func (s *Server) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
-	s.stats.kernel.Add(1)
+	defer s.request(in.NodeId)()
 	if err := s.calls.reserve(0); err != nil {
 		return fuse.EIO
 	}
@@ -411,7 +411,7 @@ func (s *Server) changedFile(n *node) {
 
 // CopyFileRange implements fuse.RawFileSystem: the bytes never leave the client.
 func (s *Server) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
-	s.stats.kernel.Add(1)
+	defer s.request(in.NodeId)()
 	s.mu.Lock()
 	src, dst := s.files[fsyscall.FileID(in.FhIn)], s.files[fsyscall.FileID(in.FhOut)]
 	if src == nil || dst == nil {

@@ -52,7 +52,7 @@ func (s *Server) ListXAttr(_ <-chan struct{}, in *fuse.InHeader, dest []byte) (u
 }
 
 func (s *Server) xattr(in *fuse.InHeader, name string, dest []byte, ask func(*node, path) ([]byte, result)) (uint32, fuse.Status) {
-	s.stats.kernel.Add(1)
+	defer s.request(in.NodeId)()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.nodes[fsyscall.NodeID(in.NodeId)]
@@ -159,7 +159,7 @@ func (s *Server) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, name string) 
 }
 
 func (s *Server) changeXattr(id uint64, change func(*node) result) fuse.Status {
-	s.stats.kernel.Add(1)
+	defer s.request(id)()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.nodes[fsyscall.NodeID(id)]
