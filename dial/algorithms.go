@@ -123,12 +123,14 @@ func expandNames(names, all []string) []string {
 	return out
 }
 
-// defaultCiphers puts AES-GCM first where the CPU has AES instructions, and
+func defaultCiphers() []string { return cipherOrder(hasAES()) }
+
+// cipherOrder puts AES-GCM first where the CPU has AES instructions, and
 // ChaCha20 where it has not.
-func defaultCiphers() []string {
+func cipherOrder(aes bool) []string {
 	gcm := []string{ssh.CipherAES128GCM, ssh.CipherAES256GCM}
 	ctr := []string{ssh.CipherAES128CTR, ssh.CipherAES192CTR, ssh.CipherAES256CTR}
-	if hasAES() {
+	if aes {
 		return slices.Concat(gcm, []string{ssh.CipherChaCha20Poly1305}, ctr)
 	}
 	return slices.Concat([]string{ssh.CipherChaCha20Poly1305}, gcm, ctr)

@@ -228,6 +228,19 @@ func TestStats(t *testing.T) {
 	}
 }
 
+// TestLongWrites: what is written at length goes in calls of 1 MiB.
+func TestLongWrites(t *testing.T) {
+	s := newSite(t)
+	r := s.run(t, "", "--stats", "box", "dd", "if=/dev/zero", "of=out", "bs=4M", "count=4", "status=none")
+	m := regexp.MustCompile(`calls:.* write (\d+)`).FindStringSubmatch(r.err)
+	if r.code != 0 || m == nil {
+		t.Fatal(r)
+	}
+	if n, _ := strconv.Atoi(m[1]); n > 17 { // one more where pages are not where they could be
+		t.Errorf("%d calls for 16 MiB", n)
+	}
+}
+
 // TestStatsOfOne: in a session that stays, each command has its own figures.
 func TestStatsOfOne(t *testing.T) {
 	s := newStaying(t, "--stats")
