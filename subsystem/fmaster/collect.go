@@ -3,9 +3,9 @@ package fmaster
 import "github.com/SumiTomohiko/nexec/fsyscall"
 
 // A file that does not come with its open, but is no larger than what
-// Config.Cache takes, is put together while it is read from beginning to end.
-// The parts were read one after the other, so that it counts only if the file
-// is in the end what it was when it was opened.
+// Config.Cache takes, is put together while it is read from beginning to end,
+// or was asked for whole. The parts were read one after the other, so that it
+// counts only if the file is in the end what it was when it was opened.
 
 // maxCollecting bounds what is put together at the same time, of all files.
 const maxCollecting = 32 << 20
@@ -20,7 +20,7 @@ type collector struct {
 // may be put together. s.mu is held.
 func (s *Server) collectable(f *file) bool {
 	n := f.node
-	return s.cfg.Cache != nil && !f.writable() && n.stdio == nil && n.pending == 0 &&
+	return !s.cfg.Hello.NoCache && !f.writable() && n.stdio == nil && n.pending == 0 &&
 		n.attr.Size > inlineMax && n.attr.Size <= maxRecalled && f.recalled == nil && !s.content.has(n)
 }
 
@@ -64,9 +64,9 @@ func (a *readAhead) add(s *Server, p *part) []byte {
 	return c.data
 }
 
-// keepCollected stores content that was read through f if the client says that
+// keepCollected keeps content that was read through f if the client says that
 // the file is still the one that was opened.
-func (s *Server) keepCollected(f *file, data []byte) {
+func (s *Server) keepCollected(f *file, data []byte, whole bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := f.node
@@ -76,13 +76,20 @@ func (s *Server) keepCollected(f *file, data []byte) {
 	reply := &fsyscall.AttrReply{}
 	s.calls.begin(urgent, fsyscall.OpGetAttr, &fsyscall.GetAttr{ID: n.wire}, &pendingCall{reply: reply, done: func(h fsyscall.Header, _ error) {
 		s.mu.Lock()
-		settled := f.settled
-		s.mu.Unlock()
-		if h.Errno != 0 || settled == nil || settled.Size != uint64(len(data)) {
+		defer s.mu.Unlock()
+		a := f.openedAs
+		if h.Errno != 0 || a == nil || a.Size != uint64(len(data)) || s.keyOf(a) != s.keyOf(&reply.Attr) {
 			return
 		}
-		if key := s.keyOf(settled); key == s.keyOf(&reply.Attr) {
-			s.cfg.Cache.Put(key, data)
+		if whole && n.gen == f.openedGen && n.pending == 0 && n.until.IsZero() && !s.content.has(n) {
+			s.content.put(n, data)
+			s.content.share(n)
+			f.ahead.mu.Lock()
+			f.ahead.reset(s)
+			f.ahead.mu.Unlock()
+		}
+		if s.cfg.Cache != nil && a.Flags&fsyscall.AttrSettled != 0 {
+			s.cfg.Cache.Put(s.keyOf(a), data)
 		}
 	}})
 }

@@ -33,9 +33,10 @@ type file struct {
 	// had when that changed.
 	recalled *recalled
 	last     []byte
-	// settled has the attributes that came with the client's answer to the
-	// open, if they prove what is read then.
-	settled *fsyscall.Attr
+	// openedAs has the attributes that came with the client's answer to the
+	// open, when the node's gen was openedGen.
+	openedAs  *fsyscall.Attr
+	openedGen uint64
 
 	ahead readAhead
 }
@@ -205,7 +206,7 @@ func (s *Server) openRemote(f *file, done func(syscall.Errno)) syscall.Errno {
 	}
 	if s.collectable(f) {
 		f.ahead.mu.Lock()
-		f.ahead.collectable = true
+		f.ahead.collectable, f.ahead.bounded = s.cfg.Cache != nil, n.until.IsZero()
 		f.ahead.mu.Unlock()
 	}
 	f.remote, f.answered = true, make(chan struct{})
@@ -244,8 +245,8 @@ func (s *Server) sendOpen(f *file, done func(syscall.Errno), try int) syscall.Er
 				return
 			}
 		}
-		if errno == 0 && reply.Attr.Flags&fsyscall.AttrSettled != 0 {
-			f.settled = &reply.Attr
+		if errno == 0 {
+			f.openedAs, f.openedGen = &reply.Attr, gen
 		}
 		if errno == 0 && n.pending == 0 {
 			if n.gen == gen {

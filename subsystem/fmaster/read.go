@@ -20,6 +20,12 @@ type readAhead struct {
 	// collector does so.
 	collectable bool
 	collector   *collector
+	// bounded: the file may be asked for whole; scattered counts the reads out
+	// of order; pinned: it was asked for, and parts has all of it.
+	bounded   bool
+	scattered int
+	pinned    bool
+	owed      int64 // see repay
 	// inline is closed when the content that comes with the open has come.
 	inline chan struct{}
 }
@@ -155,7 +161,13 @@ func (s *Server) readContent(f *file, buf []byte, off uint64) (int, bool) {
 	if off >= uint64(len(data)) {
 		return 0, true
 	}
-	return copy(buf, data[off:]), true
+	n := copy(buf, data[off:])
+	if f.remote {
+		f.ahead.mu.Lock()
+		f.ahead.repay(s, n)
+		f.ahead.mu.Unlock()
+	}
+	return n, true
 }
 
 // readAhead reads through the file's read-ahead.
@@ -165,6 +177,8 @@ func (s *Server) readAhead(f *file, buf []byte, off, fileSize uint64, via path) 
 	switch {
 	case a.covers(off):
 	case via == urgent && off >= a.next && off-a.next <= slack:
+	case off < fileSize && a.wantsWhole(s, via, fileSize):
+		s.askWhole(f, off, fileSize)
 	case via == urgent && off < a.next && a.next-off <= slack:
 		a.mu.Unlock()
 		return s.readDirect(f, buf, off, via)
@@ -175,7 +189,9 @@ func (s *Server) readAhead(f *file, buf []byte, off, fileSize uint64, via path) 
 		a.mu.Unlock()
 		return s.readDirect(f, buf, off, via)
 	}
-	a.extend(s, f, off, len(buf), fileSize)
+	if !a.pinned {
+		a.extend(s, f, off, len(buf), fileSize)
+	}
 	a.next = max(a.next, off+uint64(len(buf)))
 	parts := a.overlap(off, len(buf))
 	a.mu.Unlock()
@@ -185,7 +201,11 @@ func (s *Server) readAhead(f *file, buf []byte, off, fileSize uint64, via path) 
 		p.readers--
 		p.unused(s)
 	}
-	a.discard(s, a.next)
+	if a.pinned {
+		a.repay(s, n)
+	} else {
+		a.discard(s, a.next)
+	}
 	a.mu.Unlock()
 	return n, errno
 }
@@ -289,12 +309,12 @@ func (s *Server) fetchPart(f *file, p *part) {
 		p.data, p.errno = reply.Data, syscall.Errno(h.Errno)
 		close(p.ready)
 		f.ahead.mu.Lock()
-		whole := f.ahead.add(s, p)
+		content, whole := f.ahead.add(s, p), f.ahead.pinned
 		p.buffer = call.buffer
 		p.unused(s)
 		f.ahead.mu.Unlock()
-		if whole != nil {
-			s.keepCollected(f, whole)
+		if content != nil {
+			s.keepCollected(f, content, whole)
 		}
 	}
 	s.calls.begin(urgent, fsyscall.OpRead, &fsyscall.Read{File: f.id, Off: p.off, Size: uint32(p.size)}, call)
@@ -313,7 +333,7 @@ func (a *readAhead) reset(s *Server) {
 	for _, p := range a.parts {
 		a.drop(s, p)
 	}
-	a.parts, a.window = nil, 0
+	a.parts, a.window, a.pinned = nil, 0, false
 	a.collectable = false
 	a.uncollect(s)
 }

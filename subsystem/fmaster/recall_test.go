@@ -61,6 +61,7 @@ func TestRecall(t *testing.T) {
 		{"removed", map[string]string{"a": "one", "b": "two"}, recallRemoved},
 		{"damaged", map[string]string{"a": strings.Repeat("one", k), "b": strings.Repeat("two", k)}, recallDamaged},
 		{"large", map[string]string{"a": strings.Repeat("large", 600*k), "b": strings.Repeat("LARGE", 600*k), "over": strings.Repeat("larger", 1500*k)}, recallLarge},
+		{"scattered", map[string]string{"a": strings.Repeat("here and there", 200*k), "b": strings.Repeat("far, too", 300*k)}, recallScattered},
 		{"grown", map[string]string{"a": strings.Repeat("large", 600*k)}, recallGrown},
 	}
 	var pasts []*past
@@ -285,4 +286,36 @@ func recallGrown(p *past) {
 		p.put("go", "")
 	})
 	p.session("+", "tail -c 1 a", any, any)
+}
+
+// A file that is read here and there is asked for whole after a while.
+func recallScattered(p *past) {
+	const script = `for f in a b; do perl -e 'open F, "<", shift or die; for (@ARGV) { sysseek F, 4096 * $_, 0; sysread F, $b, 4096; print $b } ' \
+		$f 600 10 400 300 500 100 200; done | cksum; sleep 1`
+	sum := p.local(script)
+	w := p.session(sum, script, 0, 2)
+	if n := w.calls("read"); n > 30 { // two files of 11 parts, and what came before
+		p.t.Errorf("%d reads", n)
+	}
+	w = p.session(sum, script, 2, 0)
+	if n := w.calls("read"); p.proven && n > 0 {
+		p.t.Errorf("%d reads", n)
+	}
+	// Nothing is asked for whole where nothing is kept.
+	w = p.session(sum, script, none, 0, bothModes)
+	if n := w.calls("read"); n > 14 {
+		p.t.Errorf("%d reads", n)
+	}
+}
+
+// calls returns how often the client was asked for an operation.
+func (w *world) calls(op string) (n int) {
+	_, list, _ := strings.Cut(string(w.srv.Stats()), "calls:")
+	fields := strings.Fields(list)
+	for i := 0; i+1 < len(fields); i += 2 {
+		if fields[i] == op {
+			fmt.Sscan(fields[i+1], &n)
+		}
+	}
+	return n
 }

@@ -106,6 +106,7 @@ type Server struct {
 	prefetch    prefetcher
 	aheadBytes  atomic.Int64
 	collecting  atomic.Int64 // bytes being put together
+	wholeDebt   atomic.Int64 // see maxWholeDebt
 
 	notify  *notifier
 	fuseSrv *fuse.Server
