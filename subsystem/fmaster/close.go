@@ -23,7 +23,7 @@ func (s *Server) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	}
 	n := f.node
 	f.ahead.mu.Lock()
-	f.ahead.reset(s)
+	f.ahead.release(s)
 	f.ahead.mu.Unlock()
 	delete(s.files, f.id)
 	for i := range n.open {

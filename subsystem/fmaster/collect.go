@@ -12,8 +12,9 @@ const maxCollecting = 32 << 20
 
 // collector is a file being put together. readAhead.mu guards it.
 type collector struct {
-	data []byte // of the size of the file
-	got  int
+	data  []byte // of the size of the file
+	got   int
+	whole bool // it was asked for whole
 }
 
 // collectable tells whether a file that is about to be opened on the client
@@ -45,11 +46,25 @@ func (a *readAhead) uncollect(s *Server) {
 	}
 }
 
+// release lets go of everything when the file is closed, but that a file which
+// was asked for whole is still put together. a.mu is held.
+func (a *readAhead) release(s *Server) {
+	c := a.collector
+	if !a.pinned {
+		c = nil
+	}
+	if c != nil {
+		a.collector = nil
+	}
+	a.reset(s)
+	a.collector = c
+}
+
 // add takes a part that has come in. It returns the content once it is whole.
 // a.mu is held.
 func (a *readAhead) add(s *Server, p *part) []byte {
 	c := a.collector
-	if c == nil || p.dropped {
+	if c == nil || p.into != c {
 		return nil
 	}
 	if p.errno != 0 || p.off+uint64(len(p.data)) > uint64(len(c.data)) {
@@ -70,7 +85,7 @@ func (s *Server) keepCollected(f *file, data []byte, whole bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := f.node
-	if n.pending > 0 || n.parent == nil || s.attach(n, urgent) != 0 {
+	if n.pending > 0 || n.parent == nil || n.dropped || s.attach(n, urgent) != 0 {
 		return
 	}
 	reply := &fsyscall.AttrReply{}

@@ -42,7 +42,8 @@ type part struct {
 	buffer  []byte // what data is a part of
 	readers int    // who uses data
 	used    bool   // somebody did
-	dropped bool   // no longer one of readAhead.parts
+	into    *collector
+	dropped bool // no longer one of readAhead.parts
 }
 
 // unused gives the part's buffer back. readAhead.mu is held.
@@ -303,18 +304,19 @@ func (a *readAhead) extend(s *Server, f *file, off uint64, size int, fileSize ui
 
 // fetchPart asks the client for a part. readAhead.mu is held.
 func (s *Server) fetchPart(f *file, p *part) {
+	p.into = f.ahead.collector
 	reply := &fsyscall.Data{}
 	call := &pendingCall{reply: reply}
 	call.done = func(h fsyscall.Header, _ error) {
 		p.data, p.errno = reply.Data, syscall.Errno(h.Errno)
 		close(p.ready)
 		f.ahead.mu.Lock()
-		content, whole := f.ahead.add(s, p), f.ahead.pinned
+		content := f.ahead.add(s, p)
 		p.buffer = call.buffer
 		p.unused(s)
 		f.ahead.mu.Unlock()
 		if content != nil {
-			s.keepCollected(f, content, whole)
+			s.keepCollected(f, content, p.into.whole)
 		}
 	}
 	s.calls.begin(urgent, fsyscall.OpRead, &fsyscall.Read{File: f.id, Off: p.off, Size: uint32(p.size)}, call)

@@ -136,7 +136,7 @@ const (
 )
 
 func recallUnchanged(p *past) {
-	const script = "cat d/a d/b d/empty; wc -c <d/big"
+	const script = "cat d/a d/b d/empty; cat d/big | wc -c"
 	p.session("onetwo100000", script, 0, 3)
 	w := p.session("onetwo100000", script, 3, 0)
 	if st := string(w.srv.Stats()); p.proven && (strings.Contains(st, " open 3") || strings.Contains(st, " read ") || strings.Contains(st, " fetch ")) {
@@ -291,7 +291,7 @@ func recallGrown(p *past) {
 // A file that is read here and there is asked for whole after a while.
 func recallScattered(p *past) {
 	const script = `for f in a b; do perl -e 'open F, "<", shift or die; for (@ARGV) { sysseek F, 4096 * $_, 0; sysread F, $b, 4096; print $b } ' \
-		$f 600 10 400 300 500 100 200; done | cksum; sleep 1`
+		$f 600 10 400 300 500 100 200; done | cksum; sleep 2`
 	sum := p.local(script)
 	w := p.session(sum, script, 0, 2)
 	if n := w.calls("read"); n > 30 { // two files of 11 parts, and what came before

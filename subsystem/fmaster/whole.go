@@ -28,7 +28,9 @@ func (s *Server) askWhole(f *file, off, size uint64) {
 	a.pinned = true
 	a.owed = int64(size)
 	s.wholeDebt.Add(a.owed)
-	a.collect(s, size)
+	if a.collect(s, size); a.collector != nil {
+		a.collector.whole = true
+	}
 	for at := uint64(0); at < size; at += partSize {
 		a.parts = append(a.parts, &part{off: at, size: partSize, ready: make(chan struct{})})
 		s.aheadBytes.Add(partSize)
