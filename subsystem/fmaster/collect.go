@@ -100,6 +100,9 @@ func (s *Server) keepCollected(f *file, data []byte, whole bool) {
 			s.content.put(n, data)
 			s.content.share(n)
 			f.ahead.mu.Lock()
+			for _, p := range f.ahead.parts {
+				p.used = true // as content
+			}
 			f.ahead.reset(s)
 			f.ahead.mu.Unlock()
 		}

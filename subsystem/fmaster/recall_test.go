@@ -311,6 +311,7 @@ func recallScattered(p *past) {
 // calls returns how often the client was asked for an operation.
 func (w *world) calls(op string) (n int) {
 	_, list, _ := strings.Cut(string(w.srv.Stats()), "calls:")
+	list, _, _ = strings.Cut(list, "\n")
 	fields := strings.Fields(list)
 	for i := 0; i+1 < len(fields); i += 2 {
 		if fields[i] == op {

@@ -34,6 +34,7 @@ func (s *Server) askWhole(f *file, off, size uint64) {
 	for at := uint64(0); at < size; at += partSize {
 		a.parts = append(a.parts, &part{off: at, size: partSize, ready: make(chan struct{})})
 		s.aheadBytes.Add(partSize)
+		s.stats.read.Add(partSize)
 	}
 	first := int(off / partSize)
 	for i := range a.parts {
