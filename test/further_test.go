@@ -9,8 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -116,6 +118,54 @@ func TestFurtherChannels(t *testing.T) {
 		if got := fmt.Sprintf("%x", sha256.Sum256([]byte(d.read(t, "out")))); got != want {
 			t.Errorf("%s %s: the client has another file", c.host, c.ssh)
 		}
+	}
+	d.noSockets(t)
+}
+
+// joiners are the processes that wait for a session to be done with the
+// connection that they handed over: they have no child, as a session has.
+func joiners() []harness.Proc {
+	all := harness.Named("nexec-server")
+	var found []harness.Proc
+	for _, p := range all {
+		session := slices.ContainsFunc(harness.Descendants(p.PID), func(harness.Proc) bool { return true })
+		within := slices.ContainsFunc(all, func(q harness.Proc) bool { return q.PID == p.Parent })
+		if !session && !within {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// TestFurtherKilled: the processes of further channels can be killed while
+// these carry data, and no byte is lost.
+func TestFurtherKilled(t *testing.T) {
+	d := newDistant(t)
+	want := d.random(t, "in", 96<<20)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	killed := make(chan int, 1)
+	go func() {
+		n := 0
+		for n == 0 && ctx.Err() == nil {
+			if all := joiners(); len(all) >= 3 { // one may be about to become the session
+				for _, p := range all {
+					if syscall.Kill(p.PID, syscall.SIGKILL) == nil {
+						n++
+					}
+				}
+			}
+			time.Sleep(time.Millisecond)
+		}
+		killed <- n
+	}()
+	r := collect(t, ctx, d.Nexec(ctx, "far", "sha256sum", "in"))
+	if r.code != 0 || r.out != want+"  in\n" || r.err != "" {
+		t.Error(r)
+	}
+	cancel()
+	if n := <-killed; n < 3 {
+		t.Errorf("%d processes killed", n)
 	}
 	d.noSockets(t)
 }
