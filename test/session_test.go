@@ -173,9 +173,10 @@ func TestStop(t *testing.T) {
 
 func waitFor(t testing.TB, what string, there func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !there(); time.Sleep(10 * time.Millisecond) {
+	const limit = 30 * time.Second
+	for deadline := time.Now().Add(limit); !there(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("10 s passed before %s", what)
+			t.Fatalf("%s passed before %s", limit, what)
 		}
 	}
 }
