@@ -47,13 +47,6 @@ type caller struct {
 	wg   sync.WaitGroup
 }
 
-// outgoing is a message that waits for its sender.
-type outgoing struct {
-	b    []byte
-	tag  uint32
-	data *node // whose content it carries, or nil
-}
-
 type pendingCall struct {
 	reply fsyscall.Message // filled before done is called
 	// more takes the parts of a streamed reply. It is called by the reader.
@@ -284,50 +277,14 @@ func (c *caller) forget(id fsyscall.NodeID, via path) {
 	c.notice(via, fsyscall.OpForget, &fsyscall.Forget{IDs: []fsyscall.NodeID{id}})
 }
 
-// transmit hands a message to the sender of its stream. What waits there is
-// bounded by the bounds of what may be posted, and by the number of requests
-// that the kernel and the run-ahead have under way.
-//
-// A change that nobody waits for may wait a moment for others: each message
-// that goes alone wakes four processes on its way to the client's disk.
-func (c *caller) transmit(via path, o outgoing, waited bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if via == urgent {
-		c.queue[0] = append(c.queue[0], o)
-		c.wake[0].Signal()
-		return
-	}
-	first := len(c.queue[1]) == 0
-	c.queue[1] = append(c.queue[1], o)
-	c.queued += len(o.b)
-	switch {
-	case waited || c.queued >= batchBytes:
-		c.hurry = true
-		c.wake[1].Signal()
-	case first:
-		c.timer.Reset(batchDelay)
-	}
-}
-
-const (
-	batchBytes = 64 << 10
-	batchDelay = time.Millisecond
-)
-
-// flush lets the ordered sender go on: what waits has waited long enough.
-func (c *caller) flush() {
-	c.mu.Lock()
-	c.hurry = true
-	c.wake[1].Signal()
-	c.mu.Unlock()
-}
-
 // begin sends a call without waiting. p.done is called exactly once, from
 // another goroutine, also when the call could not be sent. The body is encoded
 // before begin returns. begin does not block.
 func (c *caller) begin(via path, op fsyscall.Op, m fsyscall.Message, p *pendingCall) uint32 {
 	p.op = op
+	if via == ordered && p.cost > 0 && c.join(m, p) {
+		return 0
+	}
 	c.stats.call(op)
 	tag, err := c.register(p)
 	if err == nil {
@@ -450,85 +407,6 @@ func (c *caller) postData(data *node, n int, op fsyscall.Op, m, reply fsyscall.M
 		reply: reply, cost: n + postOverhead, data: data,
 		done: func(h fsyscall.Header, _ error) { done(h) },
 	})
-}
-
-// send moves waiting messages into a stream of the link.
-func (c *caller) send(i int, st *relay.Stream) {
-	defer c.wg.Done()
-	for {
-		c.mu.Lock()
-		for c.err == nil && (len(c.queue[i]) == 0 || i == 1 && !c.hurry) && (i == 0 || len(c.unsent) == 0) {
-			c.wake[i].Wait()
-		}
-		q := c.dequeue(i)
-		var unsent []*pendingCall
-		if i == 1 {
-			unsent, c.unsent = c.unsent, nil
-		}
-		err := c.err
-		c.mu.Unlock()
-		for _, p := range unsent {
-			p.done(fsyscall.Header{Op: p.op}, nil)
-		}
-		if err != nil {
-			return
-		}
-		for _, o := range q {
-			if err := st.WriteMessage(o.b); err != nil {
-				c.stop(err)
-				return
-			}
-			c.outs.put(o.b)
-		}
-	}
-}
-
-// dequeue takes the messages that are to be sent next: of the ordered ones no
-// more than the link takes soon, since some may turn out not to be needed.
-func (c *caller) dequeue(i int) []outgoing {
-	q := c.queue[i]
-	if i == 0 {
-		c.queue[0] = nil
-		return q
-	}
-	if !c.hurry {
-		return nil
-	}
-	n, size := 0, 0
-	for n < len(q) && size < batchBytes {
-		size += len(q[n].b)
-		n++
-	}
-	c.queued -= size
-	c.queue[1] = q[n:]
-	if n == len(q) {
-		c.queue[1], c.hurry = nil, false
-	}
-	return q[:n:n]
-}
-
-// dropData takes what was written to n and not sent out of the queue: n is
-// about to be removed, and nobody has it open. It may be called with the tree
-// locked.
-func (c *caller) dropData(n *node) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	kept := c.queue[1][:0]
-	for _, o := range c.queue[1] {
-		p := c.pending[o.tag]
-		if o.data != n || p == nil {
-			kept = append(kept, o)
-			continue
-		}
-		delete(c.pending, o.tag)
-		c.settle(p)
-		c.unsent = append(c.unsent, p)
-		c.queued -= len(o.b)
-		c.stats.neverSent.Add(uint64(len(o.b)))
-	}
-	clear(c.queue[1][len(kept):])
-	c.queue[1] = kept
-	c.wake[1].Signal()
 }
 
 // unanswered tells whether any posted change is.

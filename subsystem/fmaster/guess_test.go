@@ -1,8 +1,10 @@
 package fmaster_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -127,5 +129,52 @@ func TestWalkGoesOn(t *testing.T) {
 	}
 	if n := w.stat("waited") - before; n > 10 {
 		t.Errorf("%d round trips were waited for\n%s", n, w.srv.Stats())
+	}
+}
+
+// An archive's files come out with their contents, modes and times, whatever
+// calls were made one.
+func TestUnpack(t *testing.T) {
+	w := newWorld(t)
+	const files = 200
+	src := t.TempDir()
+	for i := range files {
+		p := filepath.Join(src, fmt.Sprintf("f%03d", i))
+		if err := os.WriteFile(p, bytes.Repeat([]byte{byte(i)}, 100*i), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		mode := os.FileMode(0o600 | i%8<<3 | i%8)
+		if i%5 == 0 {
+			mode |= os.ModeSetuid
+		}
+		if err := os.Chmod(p, mode); err != nil {
+			t.Fatal(err)
+		}
+		at := time.Unix(int64(1e9+i), int64(i))
+		if err := os.Chtimes(p, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Records of 512 bytes make several writes of a file.
+	w.sh("mkdir out; tar c -b1 --format=posix -C " + src + " . | tar xp -b1 -C out")
+	if _, _, err := w.srv.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("diff", "-r", src, filepath.Join(w.client, "out")).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	for i := range files {
+		name := fmt.Sprintf("f%03d", i)
+		var want, got os.FileInfo
+		want, err := os.Stat(filepath.Join(src, name))
+		if err == nil {
+			got, err = os.Stat(filepath.Join(w.client, "out", name))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Mode() != want.Mode() || !got.ModTime().Equal(want.ModTime()) {
+			t.Errorf("%s: %v %v, want %v %v", name, got.Mode(), got.ModTime(), want.Mode(), want.ModTime())
+		}
 	}
 }
