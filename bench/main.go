@@ -38,7 +38,7 @@ func shapes() []harness.Shape {
 
 func main() {
 	var (
-		rowNames  = flag.String("rows", "echo,find,git-status,git-grep,lua,untar,python,read,write,cpu,usr", "rows to run, or all; also read-256m, find-100k, find-1m")
+		rowNames  = flag.String("rows", "echo,find,git-status,git-grep,lua,untar,python,read,write,cpu,usr", "rows to run, or all; also read-256m, sessions-1, sessions-10, sessions-100, find-100k, find-1m")
 		linkNames = flag.String("links", "loopback,20ms-1G,80ms-100M", "links to run over; also 80ms-1G")
 		peerNames = flag.String("peers", "native,ssh,rsync,sshfs,nexec", "what to measure")
 		runs      = flag.Int("runs", 3, "runs of each row, of which the median counts")
@@ -96,11 +96,13 @@ func (b *bench) run(rowNames, linkNames, peerNames []string, out string) (err er
 			return err
 		}
 	}
-	nexecd, err := b.site.StartNexecd(harness.ServerOptions{Alias: "direct"})
+	// So that a hundred may knock at once.
+	const startups = "MaxStartups 200"
+	nexecd, err := b.site.StartNexecd(harness.ServerOptions{Alias: "direct", Config: []string{startups}})
 	if err != nil {
 		return err
 	}
-	sshd, err := b.site.StartSSHD(harness.ServerOptions{Alias: "directssh", Config: []string{"Subsystem sftp internal-sftp"}})
+	sshd, err := b.site.StartSSHD(harness.ServerOptions{Alias: "directssh", Config: []string{"Subsystem sftp internal-sftp", startups}})
 	if err != nil {
 		return err
 	}

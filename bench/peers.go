@@ -98,7 +98,7 @@ func (p peering) sshCommand() string {
 
 func (p peering) ssh(r row, dir string) (map[string]measurement, error) {
 	remote := strings.NewReplacer("$SRC", p.src, "$DIR", dir).Replace(r.ssh)
-	took, _, err := p.timed(dir, fmt.Sprintf("%s ssh-%s %s >/dev/null", p.sshCommand(), p.shape.Name, quote(remote)))
+	took, _, err := p.timed(dir, r.times(fmt.Sprintf("%s ssh-%s %s >/dev/null", p.sshCommand(), p.shape.Name, quote(remote))))
 	return map[string]measurement{"ssh": seconds(took)}, err
 }
 
@@ -190,7 +190,7 @@ func (p peering) nexec(r row, dir string) (map[string]measurement, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(state)
-	command := fmt.Sprintf("%s %s sh -c %s >/dev/null", nexec, host, quote(r.script))
+	command := r.times(fmt.Sprintf("%s %s sh -c %s >/dev/null", nexec, host, quote(r.script)))
 	watch := watchMemory()
 	took, said, err := p.timed(dir, command, "XDG_STATE_HOME="+state)
 	memory := watch()
@@ -211,6 +211,9 @@ func (p peering) nexec(r row, dir string) (map[string]measurement, error) {
 		return results, err
 	} else {
 		results["nexec again"] = seconds(took)
+	}
+	if r.sessions > 0 {
+		return results, nil
 	}
 	if warm, err := p.warm(r, dir, host); err != nil {
 		return results, err

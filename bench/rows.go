@@ -21,6 +21,8 @@ type row struct {
 	noFiles bool
 	// bytes moved, for MB/s.
 	bytes int64
+	// sessions is how many run the script at once; zero: one.
+	sessions int
 	// slow rows run only when they are named, or once instead of often.
 	slow bool
 }
@@ -40,9 +42,21 @@ func (b *bench) rows() []row {
 		{name: "write", says: "write 1 GiB with fsync", prepare: nothing, before: "rm -f out", script: "dd if=$SRC of=out bs=1M conv=fsync 2>/dev/null", ssh: "cat $SRC", bytes: 1 << 30, slow: true},
 		{name: "cpu", says: "a CPU-bound program", script: "/usr/bin/python3 -c 'print(sum(i*i for i in range(20000000)))'", ssh: "/usr/bin/python3 -c 'print(sum(i*i for i in range(20000000)))'", noFiles: true},
 		{name: "usr", says: "a program that lives in the server's /usr", script: "find /usr/include /usr/lib/python3* -type f | xargs cat | sha256sum", ssh: "find /usr/include /usr/lib/python3* -type f | xargs cat | sha256sum", noFiles: true},
+		{name: "sessions-1", says: "one session, /bin/echo hi", script: "/bin/echo hi", ssh: "/bin/echo hi", noFiles: true, sessions: 1},
+		{name: "sessions-10", says: "10 sessions at once", script: "/bin/echo hi", ssh: "/bin/echo hi", noFiles: true, sessions: 10},
+		{name: "sessions-100", says: "100 sessions at once", script: "/bin/echo hi", ssh: "/bin/echo hi", noFiles: true, sessions: 100},
 		{name: "find-100k", says: "find, 100,000 files", prepare: tree(1000, 100, 0), script: "find . -printf '%s\\n' | wc -l", slow: true},
 		{name: "find-1m", says: "find, 1,000,000 files", prepare: tree(10_000, 100, 0), script: "find . -printf '%s\\n' | wc -l", slow: true},
 	}
+}
+
+// times is a command as often as the row says, all at once. It fails if one of
+// them does.
+func (r row) times(command string) string {
+	if r.sessions < 2 {
+		return command
+	}
+	return fmt.Sprintf(`pids=; for i in $(seq %d); do %s & pids="$pids $!"; done; for p in $pids; do wait $p; done`, r.sessions, command)
 }
 
 func nothing(string) error { return nil }
