@@ -155,9 +155,16 @@ func (c *Command) pumpOut(slot int, stream *relay.Stream, ep *endpoint) {
 		defer stream.Close() // nothing goes the other way
 	}
 	buf := make([]byte, pumpSize)
+	// What the server's terminal has made of the output, the local one must
+	// not change again: it is raw before it shows the first of it.
+	enter := slot == fsyscall.TerminalSlot && c.stdio.terminal(0) && isTerminal(c.fds[0])
 	for {
 		n, err := stream.Read(buf)
 		if n > 0 {
+			if enter {
+				c.tty.enter()
+				enter = false
+			}
 			if _, werr := ep.Write(buf[:n]); werr != nil {
 				stream.CloseRead()
 				c.outputFailed(slot, werr)
