@@ -146,6 +146,29 @@ func (s *Server) peek(dir *node, name string) (n *node, known bool) {
 	return nil, false
 }
 
+// A directory with more than listMax entries is asked for whole when singly
+// names were wanted from it one by one: /usr/lib, where each library of a
+// program is a name. More than bigMax, 800 kB, are never asked for.
+const (
+	singly = 3
+	bigMax = 8 << 10
+)
+
+// listBig counts a name wanted from a big directory and asks for all of it, for
+// the names to come, in time. s.mu is held.
+func (s *Server) listBig(dir *node) {
+	d := dir.dir
+	if d.singly++; d.singly < singly || d.listing != nil || d.huge || s.cfg.Hello.NoCache {
+		return
+	}
+	s.list(dir, bigMax, func(l listed) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		d.huge = d.huge || l.errno == syscall.EFBIG
+		d.singly = 0
+	})
+}
+
 // ask sends a Lookup and, where the directory was never listed, asks for the
 // whole listing in the same flight. s.mu is let go of meanwhile.
 func (s *Server) ask(dir *node, name string, list bool) (*node, syscall.Errno) {
@@ -159,6 +182,9 @@ func (s *Server) ask(dir *node, name string, list bool) (*node, syscall.Errno) {
 			s.list(dir, listMax, nil)
 			s.lookBelow(dir, belowLevels)
 			s.wanted(dir)
+		}
+		if list && d.big {
+			s.listBig(dir)
 		}
 		gen, since := dir.gen, s.changes
 		fresh := s.newNode()

@@ -107,8 +107,10 @@ type dirState struct {
 	// until the time given.
 	whole bool
 	until time.Time
-	// big: the directory has too many entries to be asked for whole.
-	big bool
+	// big: the directory has too many entries to be asked for whole when one is
+	// wanted, and huge: at all. singly counts the ones wanted since it is known.
+	big, huge bool
+	singly    int
 	// listing is closed when the listing under way has ended.
 	listing chan struct{}
 	// leased: the last answer came under a lease.

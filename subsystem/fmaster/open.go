@@ -207,6 +207,7 @@ func (s *Server) openRemote(f *file, done func(syscall.Errno)) syscall.Errno {
 	if s.collectable(f) {
 		f.ahead.mu.Lock()
 		f.ahead.collectable, f.ahead.bounded = s.cfg.Cache != nil, n.until.IsZero()
+		f.ahead.program = n.isProgram() && n.attr.Size > inlineMax
 		f.ahead.mu.Unlock()
 	}
 	f.remote, f.answered = true, make(chan struct{})

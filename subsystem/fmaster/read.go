@@ -23,6 +23,7 @@ type readAhead struct {
 	// bounded: the file may be asked for whole; scattered counts the reads out
 	// of order; pinned: it was asked for, and parts has all of it.
 	bounded   bool
+	program   bool // it will be mapped, and read here and there
 	scattered int
 	pinned    bool
 	owed      int64 // see repay
@@ -177,6 +178,8 @@ func (s *Server) readAhead(f *file, buf []byte, off, fileSize uint64, via path) 
 	a.mu.Lock()
 	switch {
 	case a.covers(off):
+	case a.program && off < fileSize && a.wantsWhole(s, via, fileSize):
+		s.askWhole(f, off, fileSize)
 	case via == urgent && off >= a.next && off-a.next <= slack:
 	case off < fileSize && a.wantsWhole(s, via, fileSize):
 		s.askWhole(f, off, fileSize)

@@ -18,6 +18,9 @@ const (
 	firstAhead = 8 << 10
 )
 
+// leastEntries is what a listing costs at least: it is a call, and a watch.
+const leastEntries = 32
+
 // belowLevels is how far below a directory that a program uses the listings are
 // guessed: a path to a file there crosses several directories, each a round
 // trip if it were asked for in its turn.
@@ -267,8 +270,9 @@ func (s *Server) listAhead(c *node, g guess) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if d.ahead > 0 {
-			s.aheadUnused += len(l.entries) - d.ahead
-			d.ahead = len(l.entries)
+			cost := max(len(l.entries), leastEntries)
+			s.aheadUnused += cost - d.ahead
+			d.ahead = cost
 			if l.errno != 0 || !d.whole {
 				s.unused(d)
 			}

@@ -1,8 +1,11 @@
 package fmaster
 
+import "strings"
+
 // A program that is mapped, or a file with an index, is read here and there. Of
 // one that is not large, the rest is asked for in one flight after a few such
-// reads: it costs what it takes to send, instead of a round trip for each.
+// reads, and of what looks like a program or a library at once: it costs what it
+// takes to send, instead of a round trip for each.
 
 const (
 	// scattered is how many reads out of order show that more will come.
@@ -12,11 +15,17 @@ const (
 	maxWholeDebt = 32 << 20
 )
 
+// isProgram tells whether n is likely to be mapped by the kernel or by a dynamic
+// linker.
+func (n *node) isProgram() bool {
+	return n.attr.Mode&modeType == modeRegular && (n.attr.Mode&0o111 != 0 || strings.Contains(n.name, ".so"))
+}
+
 // wantsWhole counts a read out of order and tells whether the whole file is to
 // be asked for. a.mu is held.
 func (a *readAhead) wantsWhole(s *Server, via path, size uint64) bool {
 	a.scattered++
-	return a.bounded && !a.pinned && via == urgent && a.scattered >= scattered && size > 0 && size <= maxRecalled &&
+	return a.bounded && !a.pinned && via == urgent && (a.program || a.scattered >= scattered) && size > 0 && size <= maxRecalled &&
 		s.wholeDebt.Load()+int64(size) <= maxWholeDebt && s.aheadBytes.Load()+int64(size) <= maxAheadBytes
 }
 
