@@ -62,6 +62,17 @@ func (c *dirCache) fresh(n *node, now time.Time) *dir {
 	return d
 }
 
+// lookedAt returns when the way to d was last looked at, or now if it is the
+// root.
+func (c *dirCache) lookedAt(d *dir, now time.Time) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d.elem != nil && d.since.Before(now) {
+		return d.since
+	}
+	return now
+}
+
 // stale returns n's directory, whatever its age.
 func (c *dirCache) stale(n *node) *dir {
 	c.mu.Lock()
@@ -168,16 +179,13 @@ func (s *Server) stepInto(parent *dir, n *node, name string, now time.Time, epoc
 	if min(pos.effective(), parent.limit) == ModeHide {
 		return nil, unix.ENOENT
 	}
-	since := now
-	if parent != s.root && parent.since.Before(now) {
-		since = parent.since
-	}
+	since := s.dirs.lookedAt(parent, now)
 	if d := s.dirs.stale(n); d != nil {
 		var st unix.Statx_t
 		err := statAt(parent.fd, name, &st)
-		if err == nil && st.Ino == d.ino && statDev(&st) == d.dev && d.limit == s.limitAt(parent, pos, &st) {
+		if err == nil && st.Ino == d.ino && statDev(&st) == d.dev && d.pos == pos && d.limit == s.limitAt(parent, pos, &st) {
 			s.dirs.mu.Lock()
-			d.since, d.epoch, d.pos = since, epoch, pos
+			d.since, d.epoch = since, epoch
 			s.dirs.mu.Unlock()
 			return d, nil
 		}
@@ -193,7 +201,7 @@ func (s *Server) stepInto(parent *dir, n *node, name string, now time.Time, epoc
 		unix.Close(fd)
 		return nil, err
 	}
-	d.since, d.epoch = since, epoch
+	d.since, d.epoch = since, epoch // nobody else has it yet
 	s.dirs.add(d)
 	return d, nil
 }

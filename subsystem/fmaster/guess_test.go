@@ -77,10 +77,9 @@ func TestStore(t *testing.T) {
 	for i := range 200 {
 		w.write(fmt.Sprintf("repo/store/%02x/object%d", i, i))
 	}
-	w.write("repo/store/info/alternates", "repo/store/pack/index")
+	w.write("repo/store/info/alternates", "repo/store/pack/index", "repo/.a", "repo/.b", "repo/.c")
 	w.srv.Prepare("/repo", true)
 	w.settled()
-	w.write("repo/.a", "repo/.b", "repo/.c")
 	w.sh("cd repo; cat .a .b .c >/dev/null; cd store; cat 55/object85 20/object32 a1/object161 info/alternates pack/index >/dev/null")
 	w.settled()
 	if n := w.stat("list"); n > 12 {
