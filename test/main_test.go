@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -35,6 +36,11 @@ const (
 func TestMain(m *testing.M) {
 	if os.Getenv(insideVar) != "" {
 		os.Exit(m.Run())
+	}
+	if signal.Ignored(syscall.SIGHUP) {
+		// Under nohup(1): what is started gets a signal that is caught here as
+		// it is by default.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	}
 	if os.Getuid() == 0 && os.Getenv(namespaceVar) == "" {
 		os.Exit(inNamespace())

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +24,11 @@ func TestMain(m *testing.M) {
 	// end, and hundreds are started here.
 	if err := os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")); err != nil {
 		panic(err)
+	}
+	if strings.HasSuffix(os.Args[0], ".test") && signal.Ignored(unix.SIGHUP) {
+		// Under nohup(1): what is started gets a signal that is caught here as
+		// it is by default.
+		signal.Notify(make(chan os.Signal, 1), unix.SIGHUP)
 	}
 	testscript.Main(m, map[string]func(){
 		"nexec":   main,
