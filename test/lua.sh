@@ -12,14 +12,21 @@ if ! command -v apt-get >/dev/null; then
 fi
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
-mkdir -p "$tmp/lists/partial" "$tmp/cache/archives/partial"
-. /etc/os-release
-echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian ${VERSION_CODENAME:-bookworm} main" >"$tmp/sources.list"
+mkdir -p "$tmp/lists/partial" "$tmp/cache/archives/partial" "$tmp/parts"
+# The machine's own sources, of source packages.
+: >"$tmp/sources.list"
+for f in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
+	[ -r "$f" ] || continue
+	case $f in
+	*.list) sed -n 's/^deb /deb-src /p' "$f" >>"$tmp/sources.list" ;;
+	*.sources) sed 's/^Types:.*/Types: deb-src/' "$f" >"$tmp/parts/${f##*/}" ;;
+	esac
+done
 apt() {
-	apt-get -qq -o Dir::Etc::SourceList="$tmp/sources.list" -o Dir::Etc::SourceParts=/dev/null \
+	apt-get -qq -o Dir::Etc::SourceList="$tmp/sources.list" -o Dir::Etc::SourceParts="$tmp/parts" \
 		-o Dir::State::Lists="$tmp/lists" -o Dir::Cache="$tmp/cache" -o APT::Sandbox::User="$(id -un)" "$@"
 }
-apt update
+apt update || true # others' archives may have no sources; what is missing shows next
 (cd "$tmp" && apt source --download-only lua5.4 >/dev/null)
 mv "$tmp"/lua5.4_*.orig.tar.gz "$dir/lua.tar.gz.$$"
 mv "$dir/lua.tar.gz.$$" "$dir/lua.tar.gz"
