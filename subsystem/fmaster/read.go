@@ -66,8 +66,9 @@ const (
 	firstWindow = 256 << 10
 	// maxWindow: 1 Gbit/s in a round trip of 80 ms.
 	maxWindow = 10 << 20
-	// leastMost is what the window may grow to on the shortest link.
-	leastMost = 1 << 20
+	// leastMost is what the window may grow to on the shortest link: there it is
+	// the processes on the way that are to be kept busy.
+	leastMost = 4 << 20
 	// mostRate is that of 10 Gbit/s, in bytes per second.
 	mostRate = 1.25e9
 	// maxAheadBytes bounds the read-ahead of all files together. Beyond it
@@ -286,6 +287,9 @@ func (a *readAhead) extend(s *Server, f *file, off uint64, size int, fileSize ui
 		a.window = max(firstWindow, size)
 	case a.late(off, size):
 		a.grow(need, s.mostWindow())
+	}
+	if end >= need+uint64(a.window)/2 {
+		return // enough is on its way: several calls leave together, later
 	}
 	goal := max(min(need+uint64(a.window), fileSize), need)
 	for end < goal {
