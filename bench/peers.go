@@ -173,6 +173,9 @@ func (p peering) sshfs(r row, dir string) (map[string]measurement, error) {
 // over.
 const storeTime = 2 * time.Second
 
+// noticeTime is more than a session takes to hear of changes on the client.
+const noticeTime = 200 * time.Millisecond
+
 var tripsLine = regexp.MustCompile(`(?im)round[ -]trips waited(?: for)?:?\s*(\d+)`)
 
 // nexec runs the script as one command: cold in a session of its own, again in
@@ -249,6 +252,7 @@ func (p peering) warm(r row, dir, host string) (measurement, error) {
 		if err := p.before(r, dir); err != nil {
 			return measurement{}, err
 		}
+		time.Sleep(noticeTime)
 		start := time.Now()
 		fmt.Fprintf(in, "( %s ) >/dev/null; echo $?\n", r.script)
 		answer, err := readLine(out)
