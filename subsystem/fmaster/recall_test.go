@@ -62,7 +62,7 @@ func TestRecall(t *testing.T) {
 		{"damaged", map[string]string{"a": strings.Repeat("one", k), "b": strings.Repeat("two", k)}, recallDamaged},
 		{"large", map[string]string{"a": strings.Repeat("large", 600*k), "b": strings.Repeat("LARGE", 600*k), "over": strings.Repeat("larger", 1500*k)}, recallLarge},
 		{"scattered", map[string]string{"a": strings.Repeat("here and there", 200*k), "b": strings.Repeat("far, too", 300*k)}, recallScattered},
-		{"grown", map[string]string{"a": strings.Repeat("large", 600*k)}, recallGrown},
+		{"grown", map[string]string{"a": strings.Repeat("large", 1500*k)}, recallGrown},
 	}
 	var pasts []*past
 	for _, c := range cases {
@@ -271,8 +271,9 @@ func recallLarge(p *past) {
 }
 
 // A file that changes while it is read is not what it was when it was opened.
+// It is longer than what is read ahead of its first part.
 func recallGrown(p *past) {
-	p.during("3000001", "exec 3<a; { head -c 1000000; touch seen; until test -e go; do sleep 0.05; done; cat; } <&3 | wc -c", 0, 0, func() {
+	p.during("7500001", "exec 3<a; { head -c 1000000; touch seen; until test -e go; do sleep 0.05; done; cat; } <&3 | wc -c", 0, 0, func() {
 		p.await("seen")
 		f, err := os.OpenFile(filepath.Join(p.client, "a"), os.O_APPEND|os.O_WRONLY, 0)
 		if err == nil {
