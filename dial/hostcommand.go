@@ -1,7 +1,6 @@
 package dial
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -49,19 +48,19 @@ func (v *hostVerifier) askCommand(ctx context.Context, purpose, name string, key
 	defer cancel()
 	v.ui.verbose(1, "Executing %s%s: %q", commandTag, purpose, argv)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	out := &boundedOutput{limit: maxHostCommand}
+	out := &keys.Output{Limit: maxHostCommand}
 	cmd.Stdout, cmd.Stderr = out, v.ui.out
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
 		switch {
-		case out.over != nil: // it has died of that
-			err = out.over
+		case out.Over: // it has died of that
+			err = fmt.Errorf("it prints more than %d bytes", maxHostCommand)
 		case ctx.Err() != nil:
 			err = ctx.Err()
 		}
 		return nil, fmt.Errorf("KnownHostsCommand %s failed: %w", printable(argv[0]), err)
 	}
-	return keys.ParseKnownHosts(&out.text, commandTag+purpose, name)
+	return keys.ParseKnownHosts(strings.NewReader(out.String()), commandTag+purpose, name)
 }
 
 // commandLine expands the tokens of each word by itself: no shell is asked.
@@ -88,19 +87,4 @@ func (v *hostVerifier) commandLine(purpose, name string, key ssh.PublicKey) ([]s
 		}
 	}
 	return words, nil
-}
-
-// boundedOutput ends a program that prints too much.
-type boundedOutput struct {
-	text  bytes.Buffer // not embedded: its ReadFrom knows no bound
-	limit int
-	over  error // it wanted to
-}
-
-func (b *boundedOutput) Write(p []byte) (int, error) {
-	if b.text.Len()+len(p) > b.limit {
-		b.over = fmt.Errorf("it prints more than %d bytes", b.limit)
-		return 0, b.over
-	}
-	return b.text.Write(p)
 }

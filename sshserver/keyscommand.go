@@ -1,7 +1,6 @@
 package sshserver
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/SumiTomohiko/nexec/keys"
 )
 
 const (
@@ -30,21 +31,6 @@ func readBounded(r io.Reader) ([]byte, error) {
 		err = fmt.Errorf("longer than %d bytes", maxKeysOutput)
 	}
 	return data, err
-}
-
-// boundedBuffer refuses to grow beyond a limit, which ends the writer.
-type boundedBuffer struct {
-	text  bytes.Buffer // not embedded: its ReadFrom knows no bound
-	limit int
-	over  error // it wanted to
-}
-
-func (b *boundedBuffer) Write(p []byte) (int, error) {
-	if b.text.Len()+len(p) > b.limit {
-		b.over = fmt.Errorf("output longer than %d bytes", b.limit)
-		return 0, b.over
-	}
-	return b.text.Write(p)
 }
 
 // runKeysCommand runs AuthorizedKeysCommand or AuthorizedPrincipalsCommand and
@@ -70,19 +56,19 @@ func (l *login) runKeysCommand(command []string, userName string, cert *ssh.Cert
 	cmd := exec.CommandContext(ctx, command[0], argv...)
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=" + defaultPath, "USER=" + runAs.Name, "LOGNAME=" + runAs.Name, "HOME=" + runAs.Home, "LANG=C"}
-	out := &boundedBuffer{limit: maxKeysOutput}
+	out := &keys.Output{Limit: maxKeysOutput}
 	cmd.Stdout = out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: credential(runAs)}
 	// Who keeps the output open is killed with its group, not waited for.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
-		if out.over != nil { // it has died of that
-			err = out.over
+		if out.Over { // it has died of that
+			err = fmt.Errorf("output longer than %d bytes", maxKeysOutput)
 		}
 		return "", fmt.Errorf("%s: %w", command[0], err)
 	}
-	return out.text.String(), nil
+	return out.String(), nil
 }
 
 // checkProgram is sshd's rule for programs that decide about logins.
