@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/SumiTomohiko/nexec/relay"
 )
 
 // Sockets is the directory with the sockets of this user's sessions that stay:
@@ -96,17 +98,8 @@ func (s *Sockets) dial(name string) (*net.UnixConn, error) {
 
 // samePeer refuses what belongs to another user at the other end.
 func samePeer(conn *net.UnixConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var cred *unix.Ucred
-	if ctrl := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); ctrl != nil {
-		return ctrl
-	}
-	if err == nil && int(cred.Uid) != unix.Geteuid() {
+	uid, err := relay.PeerUser(conn)
+	if err == nil && uid != unix.Geteuid() {
 		err = errors.New("the other end belongs to another user")
 	}
 	return err

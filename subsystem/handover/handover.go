@@ -268,18 +268,9 @@ func give(conn *net.UnixConn, secret Secret, p *relay.Pipes) error {
 
 // sameUser refuses what belongs to another user at the other end.
 func sameUser(conn *net.UnixConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var cred *unix.Ucred
-	if ctrl := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); ctrl != nil {
-		return ctrl
-	}
-	if err == nil && int(cred.Uid) != unix.Geteuid() {
-		err = fmt.Errorf("the other end belongs to user %d", cred.Uid)
+	uid, err := relay.PeerUser(conn)
+	if err == nil && uid != unix.Geteuid() {
+		err = fmt.Errorf("the other end belongs to user %d", uid)
 	}
 	return err
 }
