@@ -29,10 +29,11 @@ func (s *Server) collectable(f *file) bool {
 // is held.
 func (a *readAhead) collect(s *Server, size uint64) {
 	a.collectable = false // from the beginning or not at all
-	if size <= inlineMax || size > maxRecalled || s.collecting.Add(int64(size)) > maxCollecting {
-		if size > inlineMax && size <= maxRecalled {
-			s.collecting.Add(-int64(size))
-		}
+	if size <= inlineMax || size > maxRecalled {
+		return
+	}
+	if s.collecting.Add(int64(size)) > maxCollecting {
+		s.collecting.Add(-int64(size))
 		return
 	}
 	a.collector = &collector{data: make([]byte, size)}
@@ -49,15 +50,12 @@ func (a *readAhead) uncollect(s *Server) {
 // release lets go of everything when the file is closed, but that a file which
 // was asked for whole is still put together. a.mu is held.
 func (a *readAhead) release(s *Server) {
-	c := a.collector
-	if !a.pinned {
-		c = nil
-	}
-	if c != nil {
-		a.collector = nil
+	var kept *collector
+	if a.pinned {
+		kept, a.collector = a.collector, nil
 	}
 	a.reset(s)
-	a.collector = c
+	a.collector = kept
 }
 
 // add takes a part that has come in. It returns the content once it is whole.

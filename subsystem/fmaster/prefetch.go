@@ -1,8 +1,6 @@
 package fmaster
 
 import (
-	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
@@ -24,9 +22,9 @@ const (
 )
 
 // The first file that a program wants from a directory brings its small
-// neighbours, also those in the directories there: settings come in groups. Guesses that are not used make the next
-// one smaller, so all of them together cost at most twice nearBudget until one
-// is used.
+// neighbours, also those in the directories there: settings come in groups.
+// Guesses that are not used make the next one smaller, so all of them together
+// cost at most twice nearBudget until one is used.
 const (
 	nearBudget = 64 << 10
 	nearLeast  = 4 << 10 // a smaller guess is not made
@@ -42,8 +40,7 @@ type prefetcher struct {
 	epoch  uint32 // raised when a guess is given up, which writes off what it left unused
 	dir    *node  // where the last file was wanted that had not been fetched
 	misses int    // how many in a row near there
-
-	spent int // how often nearBudget was halved
+	spent  int    // how often nearBudget was halved
 }
 
 // wantedContent is called when a program opens a small file to read it; hit
@@ -159,19 +156,11 @@ func (s *Server) guessNear(n *node) {
 // smallFiles returns the files in dir that are settings by their size, by
 // name, and none if there are so many that they are a store.
 func smallFiles(dir *node) []*node {
-	var names []string
-	for name, c := range dir.dir.children {
-		if c.attr.Mode&modeType == modeRegular && c.attr.Size <= nearSize {
-			names = append(names, name)
-		}
-	}
-	if len(names) > nearFiles {
+	files := dir.dir.sorted(func(_ string, c *node) bool {
+		return c.attr.Mode&modeType == modeRegular && c.attr.Size <= nearSize
+	})
+	if len(files) > nearFiles {
 		return nil
-	}
-	slices.Sort(names)
-	files := make([]*node, len(names))
-	for i, name := range names {
-		files[i] = dir.dir.children[name]
 	}
 	return files
 }
@@ -190,25 +179,21 @@ func (s *Server) guess(dir *node, after string) {
 	if dir.dir == nil || !dir.dir.whole || dir.synthetic || dir.mounts != nil {
 		return
 	}
-	names := make([]string, 0, len(dir.dir.children))
 	dirs := 0
-	for name, c := range dir.dir.children {
-		if name > after {
-			names = append(names, name)
-		}
+	children := dir.dir.sorted(func(name string, c *node) bool {
 		if c.isDir() {
 			dirs++
 		}
-	}
+		return name > after
+	})
 	if after == "" && dirs > fanOut {
 		return
 	}
-	slices.SortFunc(names, strings.Compare)
-	for _, name := range names {
+	for _, c := range children {
 		if len(s.prefetch.queue) >= maxGuesses {
 			return
 		}
-		switch c := dir.dir.children[name]; c.attr.Mode & modeType {
+		switch c.attr.Mode & modeType {
 		case modeRegular:
 			s.prefetch.queue = append(s.prefetch.queue, c)
 		case modeDir:

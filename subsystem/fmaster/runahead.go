@@ -208,21 +208,29 @@ func (s *Server) listChildren(dir *node, g guess) {
 // asked for, by name: the ones with a dot, where tools keep their state, come
 // first.
 func (s *Server) listable(dir *node) []*node {
-	var names []string
-	for name, c := range dir.dir.children {
+	return dir.dir.sorted(func(_ string, c *node) bool {
 		if !c.isDir() || c.synthetic || c.mounts != nil || c.pending > 0 || c.attr.Access&(accessR|accessX) != accessR|accessX {
-			continue
+			return false
 		}
-		if d := c.entries(); !d.big && d.listing == nil {
+		d := c.entries()
+		return !d.big && d.listing == nil
+	})
+}
+
+// sorted returns the children that keep wants, by the name they have here.
+func (d *dirState) sorted(keep func(name string, c *node) bool) []*node {
+	names := make([]string, 0, len(d.children))
+	for name, c := range d.children {
+		if keep(name, c) {
 			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
-	dirs := make([]*node, len(names))
+	nodes := make([]*node, len(names))
 	for i, name := range names {
-		dirs[i] = dir.dir.children[name]
+		nodes[i] = d.children[name]
 	}
-	return dirs
+	return nodes
 }
 
 // oddlyNamed returns the directories whose names are not as long as most: a
