@@ -10,16 +10,12 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/SumiTomohiko/nexec/cmd/collector"
 	"github.com/SumiTomohiko/nexec/client"
 	"github.com/SumiTomohiko/nexec/fsyscall"
 	"github.com/SumiTomohiko/nexec/relay"
 	"github.com/SumiTomohiko/nexec/view"
 )
-
-// gcPercent is GOGC: with the few MiB that a session has in use, a collection
-// for every 4 MiB of packets would be a tenth of the processor time of a bulk
-// transfer.
-const gcPercent = 400
 
 // guardOption, as the only argument, makes nexec the guard of a terminal; see
 // client.RunGuard. It is nexec's own and not for users.
@@ -30,9 +26,7 @@ func main() {
 		client.RunGuard()
 		return
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	collector.Tune()
 	v := &voice{w: os.Stderr}
 	res, status := run(v, os.Args[1:])
 	if res.Signal != 0 {

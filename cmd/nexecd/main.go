@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/SumiTomohiko/nexec/cmd/collector"
 )
 
 // options are the command line's. The letters are sshd's.
@@ -120,7 +122,7 @@ func quote(s string) string {
 }
 
 func main() {
-	tuneGC()
+	collector.Tune()
 	os.Exit(mainStatus(os.Args[1:], os.Stdout, os.Stderr))
 }
 

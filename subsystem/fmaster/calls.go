@@ -47,6 +47,9 @@ type caller struct {
 	wg   sync.WaitGroup
 }
 
+// smallCall has room for nearly every call but for the data of a write.
+const smallCall = 64
+
 type pendingCall struct {
 	reply fsyscall.Message // filled before done is called
 	// more takes the parts of a streamed reply. It is called by the reader.
@@ -291,6 +294,9 @@ func (c *caller) begin(via path, op fsyscall.Op, m fsyscall.Message, p *pendingC
 		var b []byte
 		if p.cost >= partSize {
 			b = c.outs.get()
+		}
+		if b == nil {
+			b = make([]byte, 0, smallCall+p.cost)
 		}
 		b, err = fsyscall.AppendMessage(b[:0], fsyscall.Header{Kind: fsyscall.KindCall, Op: op, Tag: tag}, m)
 		if err == nil {

@@ -7,7 +7,7 @@ import "github.com/SumiTomohiko/nexec/fsyscall"
 // link, the ones that follow become part of it.
 
 // maxJoined bounds the data of one write that is made of several.
-const maxJoined = 64 << 10
+const maxJoined = batchBytes
 
 // join makes a change part of the last one that waits, if the two can be one.
 // Its done is then called after that one's, with the same end.
@@ -44,7 +44,7 @@ func (c *caller) join(m fsyscall.Message, p *pendingCall) bool {
 }
 
 // joined returns the message that does what the call in b does and then next,
-// or nil.
+// or nil. It may write to the memory of b.
 func joined(b []byte, next fsyscall.Message) []byte {
 	h, body, err := fsyscall.ParseHeader(b)
 	if err != nil {
@@ -59,15 +59,14 @@ func joined(b []byte, next fsyscall.Message) []byte {
 		}
 		both = &m
 	case *fsyscall.Write:
-		if len(b) > maxJoined || len(b)+len(next.Data) > maxJoined {
+		if len(b)+len(next.Data) > maxJoined {
 			return nil
 		}
 		var m fsyscall.Write
 		if fsyscall.Decode(body, &m) != nil || m.File != next.File || m.Append || next.Append || m.Off+uint64(len(m.Data)) != next.Off {
 			return nil
 		}
-		m.Data = append(m.Data[:len(m.Data):len(m.Data)], next.Data...)
-		both = &m
+		return fsyscall.ExtendWrite(b, next.Data)
 	default:
 		return nil
 	}

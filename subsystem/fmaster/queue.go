@@ -40,9 +40,12 @@ func (c *caller) transmit(via path, o outgoing, waited bool) {
 	}
 }
 
+// What a program writes in small pieces leaves in batches of batchBytes, or
+// batchDelay after the first of them: nobody waits for it, so the delay costs
+// nothing but the freshness of the client's file.
 const (
-	batchBytes = 64 << 10
-	batchDelay = time.Millisecond
+	batchBytes = 256 << 10
+	batchDelay = 5 * time.Millisecond
 )
 
 // flush lets the ordered sender go on: what waits has waited long enough.

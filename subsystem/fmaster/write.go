@@ -110,11 +110,8 @@ func (s *Server) wrote(n *node, off uint64, data []byte) {
 		}
 		n.attr.Size = end
 	}
-	if n.attr.Mode&(syscall.S_ISUID|syscall.S_ISGID) != 0 && s.cfg.Hello.UID != 0 {
-		n.attr.Mode &^= syscall.S_ISUID
-		if n.attr.Mode&0o010 != 0 {
-			n.attr.Mode &^= syscall.S_ISGID
-		}
+	if s.cfg.Hello.UID != 0 {
+		killPrivileges(&n.attr)
 	}
 	s.touch(n, true)
 	n.dirtyTimes = true
@@ -339,6 +336,9 @@ func (s *Server) applySet(n *node, req *fsyscall.SetAttr) {
 		a.Blocks = min(a.Blocks, (a.Size+511)/512)
 		a.Mtime = now
 		n.dirtyTimes = true
+		if s.cfg.Hello.UID != 0 {
+			killPrivileges(a)
+		}
 	}
 	if req.Mask&(fsyscall.SetUID|fsyscall.SetGID) != 0 {
 		if req.Mask&fsyscall.SetUID != 0 {
@@ -347,9 +347,7 @@ func (s *Server) applySet(n *node, req *fsyscall.SetAttr) {
 		if req.Mask&fsyscall.SetGID != 0 {
 			a.GID = req.GID
 		}
-		if a.Mode&0o111 != 0 {
-			a.Mode &^= syscall.S_ISUID | syscall.S_ISGID
-		}
+		killPrivileges(a)
 	}
 	if req.Mask&fsyscall.SetMode != 0 {
 		s.takeMode(n, a.Mode&modeType|req.Mode)
@@ -371,6 +369,19 @@ func (s *Server) applySet(n *node, req *fsyscall.SetAttr) {
 		n.dirtyTimes = false
 	}
 	a.Ctime, n.asClient = now, false
+}
+
+// killPrivileges does to a what the client's kernel does to a file that is
+// written, cut or given away: a program that has changed no longer runs as its
+// owner or group.
+func killPrivileges(a *fsyscall.Attr) {
+	if a.Mode&modeType != syscall.S_IFREG {
+		return
+	}
+	a.Mode &^= syscall.S_ISUID
+	if a.Mode&0o010 != 0 {
+		a.Mode &^= syscall.S_ISGID
+	}
 }
 
 // Fallocate implements fuse.RawFileSystem.

@@ -1,10 +1,10 @@
-package main
+package collector
 
 import "testing"
 
-func TestGCPercent(t *testing.T) {
+func TestPercent(t *testing.T) {
 	for live, want := range map[uint64]int{0: 400, 1 << 20: 400, 12 << 20: 400, 24 << 20: 200, 48 << 20: 100, 1 << 30: 100} {
-		if got := gcPercent(live); got != want {
+		if got := percent(live); got != want {
 			t.Errorf("%d bytes in use: %d, want %d", live, got, want)
 		}
 	}
