@@ -15,6 +15,9 @@ func (c *call) look(id fsyscall.NodeID, open bool) (*found, error) {
 		return nil, err
 	}
 	c.leased = c.leased && f.d != nil
+	if c.leased {
+		f.seen = c.shared(f.d, f.name, &f.st)
+	}
 	return f, nil
 }
 

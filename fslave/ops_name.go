@@ -47,8 +47,12 @@ func (c *call) lookUp(m *fsyscall.Lookup, a *fsyscall.Attr) (*node, error) {
 		c.leased = c.leased && err == unix.ENOENT
 		return nil, err
 	}
+	seen := c.shared(t.d, t.name, &st)
 	c.s.fillAttr(a, &st, mode, t.d.fd, t.name)
 	t.pos.qualify(a)
+	if seen {
+		a.Flags &^= fsyscall.AttrUnwatched
+	}
 	if c.node != nil {
 		return c.node, c.s.nodes.found(c.node, a.Dev, a.Ino)
 	}
@@ -262,6 +266,7 @@ func (c *call) remove(dir fsyscall.NodeID, name string, flags int) error {
 	if err := retry(func() error { return unix.Unlinkat(t.d.fd, name, flags) }); err != nil {
 		return err
 	}
+	c.s.watch.moved(t.place())
 	for _, n := range c.s.nodes.unlinked(t.place()) {
 		c.s.dirs.drop(n)
 	}
@@ -302,6 +307,7 @@ func (c *call) rename() (fsyscall.Message, error) {
 	if isDir(&st) || exchange {
 		c.s.dirs.epoch.Add(1) // what is kept lies elsewhere now
 	}
+	c.s.watch.moved(from.place(), to.place())
 	c.s.nodes.renamed(from.place(), to.place(), exchange)
 	c.leased = c.s.watch.covered(from.d) && c.s.watch.covered(to.d)
 	return nil, nil

@@ -86,6 +86,7 @@ type found struct {
 	own  bool   // fd is ours to close
 	st   unix.Statx_t
 	mode Mode
+	seen bool // though st has several names, a change would be noticed
 }
 
 func (f *found) done() {
@@ -104,6 +105,9 @@ func (f *found) fillAttr(a *fsyscall.Attr) {
 		dir, name = f.d.fd, f.name
 	}
 	f.s.fillAttr(a, &f.st, f.mode, dir, name)
+	if f.seen {
+		a.Flags &^= fsyscall.AttrUnwatched
+	}
 	switch {
 	case f.n == f.s.nodes.root:
 		f.s.root.pos.qualify(a)

@@ -42,9 +42,9 @@ import (
 // the server hears of it then.
 //
 // What inotify does not say at all: stores through a shared mapping, until
-// the file is closed; changes by way of another name of the inode outside of
-// watched directories (AttrUnwatched warns of these); changes made on another
-// machine to a network file system.
+// the file is closed; changes made on another machine to a network file system.
+// Changes by way of another name of the inode outside of watched directories
+// take a watch of the inode; where there is none, AttrUnwatched says so.
 
 const (
 	inCreate = unix.IN_CREATE
@@ -79,7 +79,9 @@ type watcher struct {
 	byWD    map[int32]*watched
 	byNode  map[*node]*watched
 	lru     *list.List // of *watched, least recently used last
-	max     int
+	max     int        // of both kinds
+	inodes  map[int32]*watchedInode
+	inodeAt map[*node]map[string]*watchedInode // by directory and name
 	changes []*ownChange
 	moves   []move // of which the first half was seen
 	buf     []byte
@@ -105,6 +107,7 @@ type move struct {
 func newWatcher(s *Server) *watcher {
 	w := &watcher{
 		s: s, fd: -1, byWD: map[int32]*watched{}, byNode: map[*node]*watched{}, lru: list.New(),
+		inodes: map[int32]*watchedInode{}, inodeAt: map[*node]map[string]*watchedInode{},
 		max: s.cfg.MaxWatches, buf: make([]byte, 64<<10), seen: map[seenKey]bool{},
 	}
 	w.queue = newRevocations(s)
@@ -207,7 +210,7 @@ func (w *watcher) cover(d *dir) bool {
 	if w.fd < 0 || !w.s.nodes.isNamed(d.n) {
 		return false // a revocation would name what the server does not know
 	}
-	if w.lru.Len() >= w.max {
+	if w.lru.Len() > 0 && w.lru.Len()+len(w.inodes) >= w.max {
 		w.giveUp(w.lru.Back().Value.(*watched))
 		w.s.stats.dropped.Add(1)
 	}
@@ -239,6 +242,7 @@ func (w *watcher) giveUp(x *watched) {
 func (w *watcher) remove(x *watched) {
 	for _, n := range x.nodes {
 		delete(w.byNode, n)
+		w.uncoverAll(n)
 	}
 	delete(w.byWD, x.wd)
 	w.lru.Remove(x.elem)
@@ -264,6 +268,7 @@ func (w *watcher) detach(n *node) {
 		return
 	}
 	delete(w.byNode, n)
+	w.uncoverAll(n)
 	for i, m := range x.nodes {
 		if m == n {
 			x.nodes = append(x.nodes[:i], x.nodes[i+1:]...)

@@ -59,6 +59,10 @@ func (w *watcher) parse(b []byte) {
 			w.overflow()
 			continue
 		}
+		if x := w.inodes[wd]; x != nil {
+			w.inodeEvent(x, mask, cookie)
+			continue
+		}
 		x := w.byWD[wd]
 		if x == nil {
 			continue // of a watch that was given up
@@ -124,6 +128,7 @@ func (w *watcher) foreign(e event) {
 	at := place{e.n, e.name}
 	switch {
 	case e.mask&(inCreate|inDelete|inMove) != 0:
+		w.uncover(at)
 		w.left(at)
 		if e.mask&unix.IN_MOVED_FROM != 0 {
 			w.moves = append(w.moves[max(0, len(w.moves)-maxMoves):], move{e.cookie, at})

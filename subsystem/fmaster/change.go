@@ -127,6 +127,14 @@ func (s *Server) distrust(n *node) {
 	s.dataChanged(n)
 }
 
+// endShared ends the lease of a file with several names of which the session
+// moves one: the client watched the file by way of that name.
+func (s *Server) endShared(n *node) {
+	if !n.isDir() && n.attr.Nlink > 1 && n.until.IsZero() {
+		n.until = time.Now().Add(s.unleased())
+	}
+}
+
 // entered notes that dir's entries changed.
 func (s *Server) entered(dir *node) {
 	dir.gen++

@@ -137,6 +137,7 @@ func (s *Server) renamed(r rename) {
 		s.place(r.from, r.oldName, old)
 		old.pending--
 		s.touch(old, false)
+		s.endShared(old)
 	} else {
 		s.displace(r.from, r.oldName)
 		if old != nil {
@@ -150,6 +151,7 @@ func (s *Server) renamed(r rename) {
 	s.place(r.to, r.newName, n)
 	n.pending--
 	s.touch(n, false)
+	s.endShared(n)
 	if d := r.from.dir; d != nil && d.absent != nil {
 		d.absent[r.oldName] = struct{}{}
 	}
