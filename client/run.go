@@ -79,7 +79,11 @@ type run struct {
 
 	caughtEarly unix.Signal
 	exit        *fsyscall.Exit
-	deaf        deafness
+
+	worksets *worksets // nil: nothing is kept
+	keys     []string
+	expected []fsyscall.Use
+	deaf     deafness
 }
 
 const (
@@ -177,7 +181,20 @@ func (r *run) makeExec() *fsyscall.Exec {
 		e.HasTerminal = true
 		e.Terminal = r.tty.describe()
 	}
+	if !r.cfg.Session.NoCache {
+		r.worksets = openWorksets()
+		r.keys = worksetKeys(r.cfg.Session.View, r.cwd, r.cfg.Argv)
+		e.Expected = r.worksets.load(r.keys)
+		r.expected = e.Expected
+	}
 	return e
+}
+
+// remember keeps what the command used for the next time.
+func (r *run) remember() {
+	if r.exit != nil {
+		r.worksets.store(r.keys, r.exit.Used, r.expected)
+	}
 }
 
 // connect starts the session. A signal while it does ends nexec by it.
@@ -356,6 +373,7 @@ func (r *run) finish(err error) Result {
 		r.command.join()
 	}
 	r.tty.close()
+	r.remember()
 	signal.Stop(r.signals)
 	r.stats.Total = time.Since(r.began)
 	return r.result(err)

@@ -206,6 +206,8 @@ type Exec struct {
 	// terminal, whether or not one of its standard streams is it.
 	HasTerminal bool
 	Terminal    Terminal
+	// Expected is what the command used when it ran last, and will want again.
+	Expected []Use
 }
 
 const (
@@ -237,6 +239,7 @@ func (m *Exec) fields(c *coder) {
 		c.u8(&t.Cc[i])
 	}
 	c.size(&m.Terminal.Size)
+	c.uses(&m.Expected)
 	if c.err == nil && (m.Cmd >= MaxCommand || m.Umask > 0o777) {
 		c.fail("command %d, umask %#o", m.Cmd, m.Umask)
 	}
@@ -330,6 +333,9 @@ type Exit struct {
 	LostCount uint32
 	// Stats is text for --stats, empty unless Hello.Trace asked for it.
 	Stats []byte
+	// Used is what the first command of a session used of the client's files,
+	// parents before children. It may be incomplete.
+	Used []Use
 }
 
 // MaxLost bounds the paths named in an Exit.
@@ -349,6 +355,7 @@ func (m *Exit) fields(c *coder) {
 	})
 	c.u32(&m.LostCount)
 	c.bytes(&m.Stats, MaxXattr)
+	c.uses(&m.Used)
 }
 
 // FatalCode is a reason why a session cannot go on.

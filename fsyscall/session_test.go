@@ -32,10 +32,12 @@ func sessionCases() []wireCase {
 			Termios: Termios{Iflag: 1, Oflag: 2, Cflag: 3, Lflag: 4, Ispeed: 38400, Ospeed: 38400, Cc: [19]uint8{0: 3, 18: 0xff}},
 			Size:    Size{Rows: 24, Cols: 80, XPixel: 640, YPixel: 480},
 		},
+		Expected: []Use{{Rest: "/a", What: UseListing}, {Shared: 2, Rest: "b", What: UseName | UseContent}},
 	}
 	exit := &Exit{
 		Cmd: 3, Signal: 11, Core: true, Code: 0, Off: [3]uint64{1, 2, 3},
 		Lost: []LostWrite{{Path: "/x", Errno: 28}}, LostCount: 70, Stats: []byte("ok"),
+		Used: []Use{{Rest: "/", What: UseListing}},
 	}
 	return []wireCase{
 		{"hello", notice(OpHello), hello, `04 01 00 0000 00000000 0100000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1fe803000064000000020000006400
@@ -46,14 +48,14 @@ func sessionCases() []wireCase {
 		{"exec", call(OpExec, 1), exec, `01 03 00 0000 01000000 0300000002000000040000006563686f000000000100000003000000413d62040000002f746d70120000000100000007
 			0004000000000000ffffffffffffffff001000000000000004ffffffff0200000001090000000000000002ffffffff00
 			000000000000000000000000020100000000000000000000000000000000010100000002000000030000000400000000
-			96000000960000030000000000000000000000000000000000ff180050008002e001`},
+			96000000960000030000000000000000000000000000000000ff180050008002e001 020000000000020000002f6102 0200010000006205`},
 		{"exec/reply", reply(OpExec, 1), &ExecReply{PID: 12}, `02 03 00 0000 01000000 0000000c000000`},
 		{"exec/refused", reply(OpExec, 1), &ExecReply{Stage: ExecProgram, Errno: 2}, `02 03 00 0000 01000000 02020000000000`},
 		{"signal", notice(OpSignal), &Signal{Cmd: 3, Sig: 2}, `04 04 00 0000 00000000 0300000002`},
 		{"winsize", notice(OpWinsize), &Winsize{Cmd: 3, Size: Size{Rows: 1, Cols: 2, XPixel: 3, YPixel: 4}}, `04 05 00 0000 00000000 030000000100020003000400`},
 		{"stopped", notice(OpStopped), &Stopped{Cmd: 3, Sig: 20}, `04 06 00 0000 00000000 0300000014`},
 		{"exit", notice(OpExit), exit, `04 07 00 0000 00000000 030000000b010001000000000000000200000000000000030000000000000001000000020000002f781c004600000002
-			0000006f6b`},
+			0000006f6b 010000000000010000002f02`},
 		{"fatal", notice(OpFatal), &Fatal{Code: FatalView, Errno: 13, Detail: "/opt"}, `04 08 00 0000 00000000 05000d00040000002f6f7074`},
 		{"bye", notice(OpBye), &Empty{}, `04 09 00 0000 00000000`},
 		{"keepalive", call(OpKeepalive, 0xfffffffe), &Empty{}, `01 0a 00 0000 feffffff`},

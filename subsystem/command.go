@@ -76,6 +76,9 @@ func (s *session) exec(tag uint32, x *fsyscall.Exec) error {
 		c.endStreams()
 		return c.reply(fsyscall.ExecFork, fsyscall.Errno(syscall.EAGAIN), 0)
 	}
+	if uses, err := fsyscall.UnpackUses(x.Expected); err == nil { // else it is no good hint
+		s.files.Expect(uses)
+	}
 	s.files.Prepare(x.Cwd, true)
 	if home := s.hello.Home; home != "" {
 		s.files.Prepare(home, false) // most programs look for their settings there
@@ -289,6 +292,7 @@ func (c *command) finish(ev namespace.Event) {
 	if c.stats != nil {
 		exit.Stats = c.stats()
 	}
+	exit.Used = fsyscall.PackUses(c.s.files.Used())
 	c.s.notice(fsyscall.OpExit, exit)
 }
 

@@ -46,6 +46,10 @@ type Files interface {
 	// Prepare says that a directory of the view will soon be used, and with
 	// below that those in it may be as well.
 	Prepare(path string, below bool)
+	// Expect asks for what a command is likely to use, and Used returns, once,
+	// what the session has used so far.
+	Expect([]fsyscall.PathUse)
+	Used() []fsyscall.PathUse
 	// Sync waits until every change was answered, and tells the ones lost.
 	Sync(ctx context.Context) (lost []fsyscall.LostWrite, n int, err error)
 	// Account returns a function that gives text for --stats, about what

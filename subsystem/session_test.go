@@ -100,8 +100,10 @@ func (f *localFiles) Account(whole bool) func() []byte {
 func (f *localFiles) StdioPath(cmd uint32, slot int) string {
 	return fmt.Sprintf("stdio/%d.%d", cmd, slot)
 }
-func (f *localFiles) Prepare(string, bool) {}
-func (f *localFiles) Close() error         { return nil }
+func (f *localFiles) Prepare(string, bool)      {}
+func (f *localFiles) Expect([]fsyscall.PathUse) {}
+func (f *localFiles) Used() []fsyscall.PathUse  { return nil }
+func (f *localFiles) Close() error              { return nil }
 func (f *localFiles) Wait() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

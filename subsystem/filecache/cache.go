@@ -187,6 +187,10 @@ func (c *Cache) get(k Key) ([]byte, bool) {
 	return nil, false
 }
 
+// Warm reads what Has answers from, so that it need not say no because nothing
+// was looked up yet.
+func (c *Cache) Warm() { c.current() }
+
 // Has tells whether Get is likely to succeed for k. It looks in memory alone,
 // and so says no while nothing was looked up for some time. It neither waits
 // nor reads.

@@ -46,7 +46,7 @@ func (s *Server) refresh(n *node, f *file) syscall.Errno {
 		return 0
 	}
 	if d := n.dir; d != nil && d.listing != nil && !n.known {
-		s.awaitListing(d) // it brings the directory's own attributes
+		s.await(d.listing) // it brings the directory's own attributes
 		if n.fresh(time.Now()) {
 			return 0
 		}

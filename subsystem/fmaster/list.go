@@ -257,6 +257,7 @@ func (s *Server) readDir(in *fuse.ReadIn, add func(*dirHandle, dirEntry) bool) f
 // and let go of while the client is asked.
 func (s *Server) snapshot(h *dirHandle) syscall.Errno {
 	n := h.node
+	s.use(n, fsyscall.UseListing)
 	for try := range maxRetries {
 		d := n.entries()
 		if n.synthetic || d.whole && d.fresh(time.Now()) && !s.cfg.Hello.NoCache {
@@ -266,7 +267,7 @@ func (s *Server) snapshot(h *dirHandle) syscall.Errno {
 			return 0
 		}
 		if d.listing != nil && !d.big {
-			s.awaitListing(d)
+			s.await(d.listing)
 			continue
 		}
 		ch := make(chan listed, 1)

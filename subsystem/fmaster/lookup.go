@@ -50,8 +50,10 @@ func (s *Server) lookup(dirID fsyscall.NodeID, name string, out *fuse.EntryOut) 
 	n, errno := s.find(dir, name)
 	switch {
 	case errno == 0:
+		s.use(n, fsyscall.UseName)
 		s.fillEntry(n, out)
 	case errno == syscall.ENOENT:
+		s.miss(dir, name)
 		s.fillAbsent(dir, out)
 	}
 	return n, errno
@@ -81,9 +83,15 @@ func (s *Server) find(dir *node, name string) (*node, syscall.Errno) {
 			n.mounts = mount
 			return n, 0
 		}
-		if d := dir.dir; d != nil && d.listing != nil && !d.big && !s.cfg.Hello.NoCache {
-			s.awaitListing(d)
-			continue
+		if d := dir.dir; d != nil && !s.cfg.Hello.NoCache {
+			ready := d.looking[name]
+			if ready == nil && !d.big {
+				ready = d.listing
+			}
+			if ready != nil {
+				s.await(ready)
+				continue
+			}
 		}
 		n, errno := s.ask(dir, name, true)
 		return s.orSynthetic(dir, name, mount, n, errno)
@@ -91,9 +99,8 @@ func (s *Server) find(dir *node, name string) (*node, syscall.Errno) {
 	return nil, syscall.ESTALE
 }
 
-// awaitListing waits for the listing under way. s.mu is let go of.
-func (s *Server) awaitListing(d *dirState) {
-	ready := d.listing
+// await waits for an answer under way. s.mu is let go of.
+func (s *Server) await(ready <-chan struct{}) {
 	s.mu.Unlock()
 	done := s.stats.wait()
 	<-ready

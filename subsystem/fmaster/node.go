@@ -87,6 +87,8 @@ type node struct {
 	fetching   chan struct{}
 	guessed    int
 	guessEpoch uint32
+	// used is what programs used of it, expect what they are likely to.
+	used, expect fsyscall.UseWhat
 
 	// mounts is the part of the tree of mount points at and below this
 	// directory; nil for nearly all.
@@ -124,6 +126,11 @@ type dirState struct {
 	ahead  int
 	below  int
 	before *node // in this directory, whose entries were wanted last
+	// looking has the names that are being looked up ahead; each is closed when
+	// the answer has been taken in. missed has those that programs wanted in
+	// vain.
+	looking map[string]chan struct{}
+	missed  map[string]struct{}
 }
 
 // unleased is how long an answer without a lease may be kept.

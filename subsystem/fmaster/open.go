@@ -139,6 +139,7 @@ func (s *Server) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fus
 	}
 	f := &file{id: s.newFileID(), node: n, flags: wireFlags(in.Flags)}
 	if !f.writable() {
+		s.use(n, fsyscall.UseContent)
 		f.recalled = s.recall(n)
 	}
 	if n.err != 0 {
@@ -149,7 +150,11 @@ func (s *Server) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fus
 		return fuse.Status(syscall.EROFS)
 	}
 	var errno syscall.Errno
-	if s.certain(n) && n.attr.Access&mask == mask && (!f.writable() || n.ours) {
+	lent := n.stdio != nil && n.stdio.unopened && !s.cfg.Hello.Sync
+	if lent {
+		n.stdio.unopened = false
+	}
+	if lent || s.certain(n) && n.attr.Access&mask == mask && (!f.writable() || n.ours) {
 		errno = s.openBehind(f)
 	} else {
 		errno = s.openNow(f, mask)

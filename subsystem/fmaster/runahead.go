@@ -159,12 +159,25 @@ func (s *Server) lookBelow(dir *node, levels int) {
 	switch {
 	case d.listing != nil && !d.whole:
 		d.below = max(d.below, levels)
-	case d.whole && levels > 0 && !dir.synthetic && len(d.children) > 0:
+	case d.whole && levels > 0 && !dir.synthetic && len(d.children) > 0 && dir != s.root && !dir.system():
 		s.listChildren(dir, guess{
 			levels: levels, fanOut: fanOut,
 			budget: min(firstAhead+assumedEntries*int(s.stats.aheadUsed.Load()), maxAhead),
 		})
 	}
+}
+
+// system tells whether n is in a tree where what is installed lies. Programs go
+// to files there by name, and each directory has very many others.
+func (n *node) system() bool {
+	for n.parent != nil && n.parent.parent != nil {
+		n = n.parent
+	}
+	switch n.name {
+	case "usr", "bin", "sbin", "etc", "opt", "var":
+		return true
+	}
+	return strings.HasPrefix(n.name, "lib")
 }
 
 // guess says how far a run-ahead of listings goes.

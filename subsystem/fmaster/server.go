@@ -104,6 +104,8 @@ type Server struct {
 	lostN       int
 	content     contentCache
 	prefetch    prefetcher
+	working     working
+	binding     map[stdioKey]*binding // asked for and not yet looked up
 	aheadBytes  atomic.Int64
 	collecting  atomic.Int64 // bytes being put together
 	wholeDebt   atomic.Int64 // see maxWholeDebt
@@ -126,6 +128,7 @@ func New(cfg Config) *Server {
 		byInode:       make(map[inodeKey]*node),
 		files:         make(map[fsyscall.FileID]*file),
 		dirs:          make(map[uint64]*dirHandle),
+		binding:       make(map[stdioKey]*binding),
 		lastNode:      uint64(fsyscall.RootNode),
 	}
 	s.content.limit = contentLimit
@@ -227,9 +230,14 @@ func (s *Server) Wait() { s.calls.wg.Wait() }
 var errClosed = errors.New("the session has ended")
 
 // StdioPath returns the path below the root of the mount at which standard
-// stream slot of command cmd can be opened. It has a random part that only
-// init is told, and no listing shows it.
+// stream slot of command cmd can be opened, which is about to happen. It has a
+// random part that only init is told, and no listing shows it.
 func (s *Server) StdioPath(cmd uint32, slot int) string {
+	s.mu.Lock()
+	if key := (stdioKey{cmd, uint8(slot)}); s.binding[key] == nil && len(s.binding) < maxBinding {
+		s.binding[key] = s.beginBind(key)
+	}
+	s.mu.Unlock()
 	return fmt.Sprintf("%s/%d.%d", s.token, cmd, slot)
 }
 

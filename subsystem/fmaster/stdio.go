@@ -14,6 +14,37 @@ type stdioNode struct {
 	cmd  uint32
 	slot uint8
 	id   fsyscall.NodeID
+	// unopened: the command's first process is about to open it, which cannot
+	// fail, since the user has it open.
+	unopened bool
+}
+
+// binding is a StdioNode call, which is sent as soon as the command is known.
+type binding struct {
+	node  *node
+	reply fsyscall.AttrReply
+	errno syscall.Errno
+	ready chan struct{}
+}
+
+// maxBinding bounds them: commands that could not be started leave theirs.
+const maxBinding = 1024
+
+type stdioKey struct {
+	cmd  uint32
+	slot uint8
+}
+
+// beginBind asks for the file of a standard stream without waiting. s.mu is
+// held.
+func (s *Server) beginBind(key stdioKey) *binding {
+	b := &binding{node: s.newNode(), ready: make(chan struct{})}
+	req := &fsyscall.StdioNode{Cmd: key.cmd, Slot: key.slot, ID: b.node.wire}
+	s.calls.begin(ordered, fsyscall.OpStdioNode, req, &pendingCall{reply: &b.reply, done: func(h fsyscall.Header, _ error) {
+		b.errno = syscall.Errno(h.Errno)
+		close(b.ready)
+	}})
+	return b
 }
 
 // lookupHidden serves the paths that StdioPath names. s.mu is held.
@@ -34,23 +65,29 @@ func (s *Server) lookupHidden(dir *node, name string) (n *node, errno syscall.Er
 	if err1 != nil || err2 != nil || slot > 2 {
 		return nil, syscall.ENOENT, true
 	}
-	n, errno = s.bindStdio(&stdioNode{cmd: uint32(cmd), slot: uint8(slot)})
+	n, errno = s.bindStdio(stdioKey{uint32(cmd), uint8(slot)})
 	return n, errno, true
 }
 
 // bindStdio gives the file behind a standard stream a node. If the file has one
 // by its path, or gets one later (see nodeFor), it is the same, so that both
 // show the same content.
-func (s *Server) bindStdio(st *stdioNode) (*node, syscall.Errno) {
-	fresh := s.newNode()
-	st.id = fresh.wire
-	var reply fsyscall.AttrReply
-	s.mu.Unlock()
-	res := s.calls.call(ordered, fsyscall.OpStdioNode, &fsyscall.StdioNode{Cmd: st.cmd, Slot: st.slot, ID: fresh.wire}, &reply)
-	s.mu.Lock()
-	if !res.ok() {
-		return nil, res.errno
+func (s *Server) bindStdio(key stdioKey) (*node, syscall.Errno) {
+	b := s.binding[key]
+	delete(s.binding, key)
+	if b == nil {
+		b = s.beginBind(key)
 	}
+	select {
+	case <-b.ready:
+	default:
+		s.await(b.ready)
+	}
+	if b.errno != 0 {
+		return nil, b.errno
+	}
+	fresh, reply := b.node, &b.reply
+	st := &stdioNode{cmd: key.cmd, slot: key.slot, id: fresh.wire, unopened: true}
 	if n := s.byInode[inodeKey{reply.Attr.Dev, reply.Attr.Ino}]; n != nil && !n.gone {
 		n.stdio = st
 		return n, 0
