@@ -430,13 +430,15 @@ func (o *ownChange) self(n *node, mask uint32) {
 	}
 }
 
-// inode is self for every node at a place.
+// inode is self for every node at a place, which loses that name: a file's
+// other names show it too, where the inode is watched.
 func (o *ownChange) inode(at place, mask uint32) {
 	if o == nil {
 		return
 	}
 	for _, n := range o.w.s.nodes.nodesAt(at) {
 		o.expect(expected{n, "", mask})
+		o.names(n, inAttr)
 	}
 }
 

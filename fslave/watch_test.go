@@ -226,7 +226,7 @@ func (w *workload) step() {
 	name := fmt.Sprintf("n%d", w.r.IntN(12))
 	f, known := d.files[name]
 	id, file := c.id(), fsyscall.FileID(c.id())
-	switch w.r.IntN(14) {
+	switch w.r.IntN(16) {
 	case 0, 1, 2:
 		if w.do(fsyscall.OpCreate, &fsyscall.Create{Dir: d.id, Name: name, ID: id, File: file, Flags: fsyscall.OpenReadWrite, Mode: 0o644}) {
 			d.files[name] = ownFile{id: id, file: file}
@@ -273,6 +273,10 @@ func (w *workload) step() {
 			if w.do(fsyscall.OpLink, &fsyscall.Link{ID: f.id, Dir: d.id, Name: to}) {
 				d.files[to] = ownFile{id: f.id}
 			}
+		}
+	case 14, 15: // which has a file of several names watched itself
+		if known {
+			w.do(fsyscall.OpGetAttr, &fsyscall.GetAttr{ID: f.id})
 		}
 	}
 }
