@@ -76,10 +76,11 @@ func (s *session) exec(tag uint32, x *fsyscall.Exec) error {
 		c.endStreams()
 		return c.reply(fsyscall.ExecFork, fsyscall.Errno(syscall.EAGAIN), 0)
 	}
-	if uses, err := fsyscall.UnpackUses(x.Expected); err == nil { // else it is no good hint
+	uses, err := fsyscall.UnpackUses(x.Expected)
+	if err == nil { // else it is no good hint
 		s.files.Expect(uses)
 	}
-	s.files.Prepare(x.Cwd, true)
+	s.files.Prepare(x.Cwd, len(uses) == 0) // what it wants below is known, or guessed
 	if home := s.hello.Home; home != "" {
 		s.files.Prepare(home, false) // most programs look for their settings there
 	}

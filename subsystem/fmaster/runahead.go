@@ -92,7 +92,6 @@ func (s *Server) expectPrefetched(p string) {
 		s.calls.expect(uint32(2+i), fsyscall.OpList, s.listing(n, nil))
 		at = n
 	}
-	s.lookBelow(at, belowLevels)
 }
 
 func (s *Server) prepareOne(n *node) {
