@@ -181,20 +181,8 @@ func (r *run) makeExec() *fsyscall.Exec {
 		e.HasTerminal = true
 		e.Terminal = r.tty.describe()
 	}
-	if !r.cfg.Session.NoCache {
-		r.worksets = openWorksets()
-		r.keys = worksetKeys(r.cfg.Session.View, r.cwd, r.cfg.Argv)
-		e.Expected = r.worksets.load(r.keys)
-		r.expected = e.Expected
-	}
+	r.expect(e)
 	return e
-}
-
-// remember keeps what the command used for the next time.
-func (r *run) remember() {
-	if r.exit != nil {
-		r.worksets.store(r.keys, r.exit.Used, r.expected)
-	}
 }
 
 // connect starts the session. A signal while it does ends nexec by it.

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"os/user"
-	"strings"
 	"sync"
 	"time"
 
@@ -123,13 +122,7 @@ func (cfg *SessionConfig) prefetched() string {
 	if p == "" || cfg.NoCache || fsyscall.PrefetchNames(p) == nil {
 		return ""
 	}
-	var best fsyscall.ViewRule
-	for _, r := range cfg.View {
-		if len(r.Path) >= len(best.Path) && (r.Path == "/" || p == r.Path || strings.HasPrefix(p, r.Path+"/")) {
-			best = r
-		}
-	}
-	if best.Path == "" || best.Remote {
+	if !fromHere(cfg.View, p) {
 		return ""
 	}
 	return p

@@ -27,7 +27,8 @@ var order = `
 	subsystem/namespace, subsystem/fmaster, subsystem/handover, view < subsystem
 	keys < sshserver/sshdconfig, dial
 	sshserver/sshdconfig < sshserver
-	client/startup, fsyscall, relay, fslave, view, dial < client
+	fsyscall < client/closure
+	client/startup, client/closure, fsyscall, relay, fslave, view, dial < client
 `
 
 // only lists modules that a single package may import.
