@@ -186,6 +186,12 @@ type guess struct {
 	budget int // entries, of this and all other unused guesses
 }
 
+// below is how the guess goes on in a directory that no program has read yet:
+// what has very many directories may be a store.
+func (g guess) below() guess {
+	return guess{g.levels - 1, min(g.fanOut, fanOut), g.budget}
+}
+
 // walk is the guess that a program will read a whole tree.
 var walk = guess{levels: 1 << 30, fanOut: 1 << 30, budget: maxAhead}
 
@@ -199,8 +205,7 @@ func (s *Server) listChildren(dir *node, g guess) {
 	if len(dirs) > g.fanOut {
 		dirs = oddlyNamed(dirs)
 	}
-	below := g
-	below.levels--
+	below := g.below()
 	for _, c := range dirs {
 		if s.aheadUnused+assumedEntries > g.budget {
 			if len(s.cut) < maxCut {
@@ -298,8 +303,7 @@ func (s *Server) listAhead(c *node, g guess) {
 			}
 		}
 		if d.whole {
-			g.levels--
-			s.listChildren(c, g)
+			s.listChildren(c, g.below())
 		}
 		s.resume()
 	})
