@@ -51,6 +51,7 @@ var handlers = [256]func(*call) (fsyscall.Message, error){
 	fsyscall.OpGetXattr:    (*call).getXattr,
 	fsyscall.OpListXattr:   (*call).listXattr,
 	fsyscall.OpGetLock:     (*call).getLock,
+	fsyscall.OpDigest:      (*call).digest,
 	fsyscall.OpSetAttr:     (*call).setAttr,
 	fsyscall.OpCreate:      (*call).create,
 	fsyscall.OpTmpFile:     (*call).tmpFile,

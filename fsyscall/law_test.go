@@ -112,6 +112,7 @@ func TestRefused(t *testing.T) {
 		{"data over MaxData", &Write{File: 1, Data: huge}},
 		{"read over MaxData", &Read{File: 1, Size: MaxData + 1}},
 		{"inline over MaxData", &Open{ID: 1, File: 1, Inline: MaxData + 1}},
+		{"digest over MaxDigest", &Digest{ID: 1, Size: MaxDigest + 1}},
 		{"fetch over MaxData", &Fetch{ID: 1, Size: MaxData + 1}},
 		{"xattr over its bound", &SetXattr{ID: 1, Name: "user.a", Value: huge[:MaxXattr+1]}},
 		{"xattr flags", &SetXattr{ID: 1, Name: "user.a", Flags: 4}},

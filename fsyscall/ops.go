@@ -38,6 +38,7 @@ const (
 	OpGetXattr  Op = 42
 	OpListXattr Op = 43
 	OpGetLock   Op = 44
+	OpDigest    Op = 45
 
 	// Changing.
 	OpSetAttr     Op = 64
@@ -128,6 +129,7 @@ var Table = []Info{
 	{Op: OpGetXattr, Name: "getxattr", To: ToClient, Request: func() Message { return &GetXattr{} }, Reply: func() Message { return &Data{} }, Idempotent: true},
 	{Op: OpListXattr, Name: "listxattr", To: ToClient, Request: func() Message { return &ListXattr{} }, Reply: func() Message { return &Data{} }, Idempotent: true},
 	{Op: OpGetLock, Name: "getlock", To: ToClient, Request: func() Message { return &GetLock{} }, Reply: func() Message { return &GetLockReply{} }, Idempotent: true},
+	{Op: OpDigest, Name: "digest", To: ToClient, Request: func() Message { return &Digest{} }, Reply: func() Message { return &DigestReply{} }, Idempotent: true},
 
 	{Op: OpSetAttr, Name: "setattr", To: ToClient, Request: func() Message { return &SetAttr{} }, Reply: func() Message { return &AttrReply{} }, Mutates: true, Idempotent: true},
 	{Op: OpCreate, Name: "create", To: ToClient, Request: func() Message { return &Create{} }, Reply: func() Message { return &AttrReply{} }, Mutates: true},

@@ -1,6 +1,9 @@
 package fsyscall
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func readingCases() []wireCase {
 	attr := &AttrReply{Attr: sampleAttr()}
@@ -41,6 +44,8 @@ func readingCases() []wireCase {
 		{"listxattr/reply", reply(OpListXattr, 8), &Data{Data: []byte("user.a\x00")}, `02 2b 00 0000 08000000 07000000757365722e6100`},
 		{"getlock", call(OpGetLock, 8), &GetLock{File: 6, Owner: 7, Lock: Lock{Type: LockRead, Start: 1, End: 2, PID: 3}}, `01 2c 00 0000 08000000 0600000000000000070000000000000000000100000000000000020000000000000003000000`},
 		{"getlock/reply", reply(OpGetLock, 8), &GetLockReply{Lock: Lock{Type: LockRemove, End: 1<<63 - 1}}, `02 2c 00 0000 08000000 02000000000000000000ffffffffffffff7f00000000`},
+		{"digest", call(OpDigest, 8), &Digest{ID: 5, Size: 6}, `01 2d 00 0000 08000000 05000000000000000600000000000000`},
+		{"digest/reply", reply(OpDigest, 8), &DigestReply{Attr: sampleAttr(), Sum: [32]byte{1, 31: 2}}, `02 2d 00 0000 08000000` + sampleAttrHex + `01` + strings.Repeat("00", 30) + `02`},
 	}
 }
 

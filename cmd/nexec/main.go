@@ -10,8 +10,8 @@ import (
 	"runtime/debug"
 	"strings"
 
-	"github.com/SumiTomohiko/nexec/cmd/collector"
 	"github.com/SumiTomohiko/nexec/client"
+	"github.com/SumiTomohiko/nexec/cmd/collector"
 	"github.com/SumiTomohiko/nexec/fsyscall"
 	"github.com/SumiTomohiko/nexec/relay"
 	"github.com/SumiTomohiko/nexec/view"

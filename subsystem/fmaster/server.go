@@ -105,6 +105,7 @@ type Server struct {
 	content     contentCache
 	prefetch    prefetcher
 	working     working
+	twins       twins
 	binding     map[stdioKey]*binding // asked for and not yet looked up
 	aheadBytes  atomic.Int64
 	collecting  atomic.Int64 // bytes being put together
@@ -131,6 +132,7 @@ func New(cfg Config) *Server {
 		binding:       make(map[stdioKey]*binding),
 		lastNode:      uint64(fsyscall.RootNode),
 	}
+	s.twins.slots = make(chan struct{}, twinWorkers)
 	s.content.limit = contentLimit
 	s.content.gone = s.unguess
 	s.clock.observe(cfg.Hello.Now, time.Now())
@@ -225,7 +227,10 @@ func (s *Server) Close() error {
 // Wait returns when nothing of the Server uses the link any more. It must be
 // called after the end of the link (see relay.Link.Close), and after Serve has
 // returned or was given up.
-func (s *Server) Wait() { s.calls.wg.Wait() }
+func (s *Server) Wait() {
+	s.calls.wg.Wait()
+	s.twins.wg.Wait()
+}
 
 var errClosed = errors.New("the session has ended")
 

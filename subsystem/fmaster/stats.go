@@ -21,6 +21,7 @@ type counters struct {
 	aheadUsed            atomic.Int64
 	fetched, fetchedUsed atomic.Int64 // files fetched ahead
 	expected             atomic.Int64 // files fetched because of a working set
+	twins, twinBytes     atomic.Int64 // of these, this machine's own were the same
 	recalled             atomic.Int64 // files found in the cache of earlier sessions
 	recalledBytes        atomic.Int64
 	neverSent            atomic.Uint64 // bytes written to files that were removed first
@@ -62,7 +63,7 @@ type figures struct {
 	kernel, hits, revoked, waits int64
 	ahead, aheadUsed             int64
 	fetched, fetchedUsed         int64
-	expected                     int64
+	expected, twins, twinBytes   int64
 	read, readUnused             int64
 	recalled, recalledBytes      int64
 	neverSent                    int64
@@ -74,7 +75,7 @@ type figures struct {
 func (c *counters) figures() figures {
 	f := figures{
 		kernel: c.kernel.Load(), hits: c.hits.Load(), revoked: c.revoked.Load(), waits: c.waits.Load(),
-		ahead: c.ahead.Load(), aheadUsed: c.aheadUsed.Load(), fetched: c.fetched.Load(), fetchedUsed: c.fetchedUsed.Load(), expected: c.expected.Load(),
+		ahead: c.ahead.Load(), aheadUsed: c.aheadUsed.Load(), fetched: c.fetched.Load(), fetchedUsed: c.fetchedUsed.Load(), expected: c.expected.Load(), twins: c.twins.Load(), twinBytes: c.twinBytes.Load(),
 		read: c.read.Load(), readUnused: c.readUnused.Load(),
 		recalled: c.recalled.Load(), recalledBytes: c.recalledBytes.Load(),
 		neverSent: int64(c.neverSent.Load()),
@@ -90,7 +91,7 @@ func (c *counters) figures() figures {
 func (f figures) since(g figures) figures {
 	for _, p := range []struct{ f, g *int64 }{
 		{&f.kernel, &g.kernel}, {&f.hits, &g.hits}, {&f.revoked, &g.revoked}, {&f.waits, &g.waits},
-		{&f.ahead, &g.ahead}, {&f.aheadUsed, &g.aheadUsed}, {&f.fetched, &g.fetched}, {&f.fetchedUsed, &g.fetchedUsed}, {&f.expected, &g.expected},
+		{&f.ahead, &g.ahead}, {&f.aheadUsed, &g.aheadUsed}, {&f.fetched, &g.fetched}, {&f.fetchedUsed, &g.fetchedUsed}, {&f.expected, &g.expected}, {&f.twins, &g.twins}, {&f.twinBytes, &g.twinBytes},
 		{&f.read, &g.read}, {&f.readUnused, &g.readUnused},
 		{&f.recalled, &g.recalled}, {&f.recalledBytes, &g.recalledBytes}, {&f.neverSent, &g.neverSent},
 		{(*int64)(&f.stalled), (*int64)(&g.stalled)},
@@ -114,7 +115,7 @@ func (f figures) text() []byte {
 	fmt.Fprintf(&b, "leases revoked: %d\n", f.revoked)
 	fmt.Fprintf(&b, "run ahead: %d listings, %d used\n", f.ahead, f.aheadUsed)
 	fmt.Fprintf(&b, "fetched ahead: %d files, %d used\n", f.fetched, f.fetchedUsed)
-	fmt.Fprintf(&b, "fetched as the last time: %d files\n", f.expected)
+	fmt.Fprintf(&b, "asked for as expected: %d files, %d of them as this machine has them (%d bytes)\n", f.expected, f.twins, f.twinBytes)
 	fmt.Fprintf(&b, "read ahead: %d bytes, %d of them for nothing\n", f.read, f.readUnused)
 	if f.neverSent > 0 {
 		fmt.Fprintf(&b, "removed before they were sent: %d bytes\n", f.neverSent)

@@ -87,7 +87,9 @@ func (s *Server) collectUses(n *node, p string, uses *[]fsyscall.PathUse) {
 		return
 	}
 	d := n.dir
-	children := d.sorted(func(_ string, c *node) bool { return (c.used != 0 || c.isDir()) && (c.mounts == nil || !c.mounts.mounted) })
+	children := d.sorted(func(_ string, c *node) bool {
+		return (c.used != 0 || c.isDir()) && (c.mounts == nil || !c.mounts.mounted)
+	})
 	named := len(d.missed)
 	for _, c := range children {
 		if c.used != 0 {
@@ -261,7 +263,11 @@ func (s *Server) contentAhead(n *node) {
 	if size := int(n.attr.Size); s.working.expected+size <= maxExpected {
 		s.working.expected += size
 		s.stats.expected.Add(1)
-		s.whole(n)
+		if own := s.openTwin(n); own != nil {
+			s.compare(n, own)
+		} else {
+			s.whole(n)
+		}
 	}
 }
 
