@@ -30,6 +30,9 @@ const (
 	maxInterpreters = 5
 )
 
+// accounts are read wherever a program is started.
+var accounts = []string{"/etc/passwd", "/etc/group"}
+
 // Of returns what the program named file needs, parents before what is in them;
 // nil if there is no such program. A file without a slash is looked for in
 // searchPath, of the form of $PATH.
@@ -40,6 +43,9 @@ func Of(file, searchPath string) []fsyscall.PathUse {
 		return nil
 	}
 	s.program(program, 0)
+	for _, p := range accounts {
+		s.walk(p, fsyscall.UseContent)
+	}
 	return s.sorted()
 }
 

@@ -25,7 +25,7 @@ func matches(pattern, dir string) []string {
 
 // companion is what a kind of program reads when it starts, by the path of the
 // program: prefix/bin/name. V stands for its version, N for the same without
-// the dot, * for anything.
+// the dot, * for anything; what has no slash before it is below the prefix.
 type companion struct {
 	program                  *regexp.Regexp // the version is what its parentheses match
 	names, listings, content []string
@@ -36,16 +36,19 @@ var companionsOf = []companion{{
 	program: regexp.MustCompile(`^python(3\.\d+)$`),
 	names: []string{
 		"bin/pyvenv.cfg", "pyvenv.cfg", "bin/pybuilddir.txt", "bin/pythonV._pth", "bin/python3._pth", "bin/python._pth",
-		"bin/Modules", "bin/lib", "lib/pythonN.zip", "lib/locale/locale-archive", "share/locale/locale.alias",
+		"bin/Modules", "bin/lib", "lib/pythonN.zip", "lib/locale/locale-archive",
 	},
 	listings: []string{
 		"lib/pythonV", "lib/pythonV/__pycache__", "lib/pythonV/encodings", "lib/pythonV/encodings/__pycache__", "lib/pythonV/lib-dynload",
-		"lib/python3/dist-packages", "local/lib/pythonV/dist-packages", "lib/pythonV/site-packages", "lib/locale/C.utf8",
+		"lib/python3/dist-packages", "lib/python3/dist-packages/_distutils_hack/__pycache__", "local/lib/pythonV/dist-packages",
+		"lib/pythonV/site-packages", "lib/locale/C.utf8", "/etc/pythonV/__pycache__", "/etc/pythonV",
 	},
 	content: []string{
 		"lib/pythonV/encodings/__pycache__/__init__.cpython-N.pyc", "lib/pythonV/encodings/__pycache__/aliases.cpython-N.pyc",
 		"lib/pythonV/encodings/__pycache__/utf_8.cpython-N.pyc", "lib/locale/C.utf8/LC_CTYPE", "lib/*-linux-gnu/gconv/gconv-modules.cache",
-		"lib/python3/dist-packages/*.pth",
+		"lib/python3/dist-packages/*.pth", "lib/python3/dist-packages/_distutils_hack/__pycache__/__init__.cpython-N.pyc",
+		"lib/pythonV/sitecustomize.py", "lib/pythonV/__pycache__/sitecustomize.cpython-N.pyc", "share/locale/locale.alias", "/etc/localtime",
+		"/etc/pythonV/__pycache__/sitecustomize.cpython-N.pyc",
 	},
 }, {
 	program: regexp.MustCompile(`^perl(\d\.\d+)?(?:\.\d+)?$`),
