@@ -44,6 +44,7 @@ func (c *call) list() (fsyscall.Message, error) {
 		c.leased = false
 		return nil, err
 	}
+	l.reply.Ruled = d.pos.ruledNames()
 	return &l.reply, nil
 }
 

@@ -313,6 +313,25 @@ func (pos position) qualify(a *fsyscall.Attr) {
 	}
 }
 
+// ruledNames returns the names in a directory that lead to such rules, by name;
+// none if there are more than a message may have.
+func (pos position) ruledNames() []string {
+	if !pos.anchor() {
+		return nil
+	}
+	var names []string
+	for name, n := range pos.n.kids {
+		if (n.narrows || n.rule != nil && n.rule.Mode < ModeReadWrite) && fsyscall.ValidName(name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) > fsyscall.MaxRuled {
+		return nil
+	}
+	slices.Sort(names)
+	return names
+}
+
 // ruled tells whether a rule is for exactly this place.
 func (pos position) ruled() bool { return pos.n != nil && pos.n.rule != nil }
 

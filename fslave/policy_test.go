@@ -329,3 +329,26 @@ func TestExportOnly(t *testing.T) {
 	f := c.open(c.walk("home/u/proj/src/f"), fsyscall.OpenReadWrite)
 	c.write(f, 0, "C")
 }
+
+// A listing names what the rules are about, there or not, so that other names
+// in the same directory can be changed without asking.
+func TestRuledNames(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, "home/plain", "")
+	put(t, root, "home/secrets/key", "")
+	c := dial(t, root, Config{Policy: newPolicy(t, root, rule("/", ModeReadWrite),
+		rule("/home/secrets/key", ModeHide), rule("/home/absent", ModeReadOnly), rule("/home/open", ModeReadWrite))})
+	list := func(path string) *fsyscall.ListReply {
+		return c.do(fsyscall.OpList, &fsyscall.List{ID: c.walk(path)}, 0).(*fsyscall.ListReply)
+	}
+	for path, want := range map[string][]string{"home": {"absent", "secrets"}, "home/secrets": {"key"}, "": {"home"}} {
+		if l := list(path); !slices.Equal(l.Ruled, want) || l.Self.Flags&fsyscall.AttrRuled == 0 {
+			t.Errorf("%q: %q, flags %b", path, l.Ruled, l.Self.Flags)
+		}
+	}
+	dir := c.walk("home")
+	for name, want := range map[string]unix.Errno{"absent": unix.EROFS, "other": 0, "open": 0} {
+		id := c.id()
+		c.do(fsyscall.OpCreate, &fsyscall.Create{Dir: dir, Name: name, ID: id, File: fsyscall.FileID(id), Mode: 0o600}, want)
+	}
+}

@@ -29,7 +29,8 @@ const (
 	AttrNoXattr
 	// AttrRuled: the export policy takes away something below this directory,
 	// so that it may refuse a change of a name in it that the permissions
-	// allow. Such a change is to be asked for, not taken for granted.
+	// allow: of those that ListReply.Ruled has. Such a change is to be asked
+	// for, not taken for granted.
 	AttrRuled
 	// AttrSettled, in the reply to an Open or a Fetch: whatever changes the
 	// content that this call, or a Read of the file just opened, brings, gives
@@ -194,7 +195,14 @@ const MaxEntries = 4096
 type ListReply struct {
 	Self    Attr
 	Entries []Entry
+	// Ruled, in the last part of the listing of a directory with AttrRuled, has
+	// the names in it, there or not, at or below which the export policy takes
+	// something away. Empty: too many to tell.
+	Ruled []string
 }
+
+// MaxRuled bounds the names in Ruled.
+const MaxRuled = 1024
 
 func (m *ListReply) fields(c *coder) {
 	c.attr(&m.Self)
@@ -203,6 +211,7 @@ func (m *ListReply) fields(c *coder) {
 		c.attr(&e.Attr)
 		c.string(&e.Target, MaxTarget)
 	})
+	slice(c, &m.Ruled, MaxRuled, c.name)
 }
 
 // ReadLink asks for the text of a symbolic link.

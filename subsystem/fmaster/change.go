@@ -25,7 +25,10 @@ func (s *Server) behind(dir *node, name string) bool {
 	if d == nil || !d.leased || !d.until.IsZero() || !dir.known || !(dir.until.IsZero() || dir.pending > 0) {
 		return false
 	}
-	if dir.attr.Flags&(fsyscall.AttrReadOnly|fsyscall.AttrRuled) != 0 || dir.attr.Access&(accessW|accessX) != accessW|accessX {
+	if _, ruled := d.ruled[name]; dir.attr.Flags&fsyscall.AttrRuled != 0 && (d.ruled == nil || ruled) {
+		return false
+	}
+	if dir.attr.Flags&fsyscall.AttrReadOnly != 0 || dir.attr.Access&(accessW|accessX) != accessW|accessX {
 		return false
 	}
 	c := d.children[name]

@@ -16,6 +16,7 @@ type listed struct {
 	self    fsyscall.Attr
 	entries []fsyscall.Entry
 	names   []dirEntry // instead of entries, once there are too many
+	ruled   []string
 	errno   syscall.Errno
 	leased  bool
 }
@@ -27,6 +28,7 @@ const maxListed = 64 << 10
 
 func (l *listed) take(s *Server, part *fsyscall.ListReply) {
 	l.self = part.Self
+	l.ruled = append(l.ruled, part.Ruled...)
 	if l.names == nil && len(l.entries)+len(part.Entries) <= maxListed {
 		l.entries = append(l.entries, part.Entries...)
 		return
@@ -123,6 +125,13 @@ func (s *Server) takeListing(dir *node, gen, since uint64, l *listed) {
 		}
 	}
 	s.extend(dir, l.leased)
+	d.ruled = nil
+	for _, name := range l.ruled {
+		if d.ruled == nil {
+			d.ruled = make(map[string]struct{})
+		}
+		d.ruled[name] = struct{}{}
+	}
 	seen := make(map[string]struct{}, len(l.entries))
 	for i := range l.entries {
 		e := &l.entries[i]

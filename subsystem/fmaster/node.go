@@ -126,11 +126,15 @@ type dirState struct {
 	ahead  int
 	below  int
 	before *node // in this directory, whose entries were wanted last
+	worked bool  // it was the working directory of a command, or the user's home
 	// looking has the names that are being looked up ahead; each is closed when
 	// the answer has been taken in. missed has those that programs wanted in
 	// vain.
 	looking map[string]chan struct{}
-	missed  map[string]struct{}
+	// ruled are the names of which the export policy may refuse a change; nil:
+	// not known.
+	ruled  map[string]struct{}
+	missed map[string]struct{}
 }
 
 // unleased is how long an answer without a lease may be kept.

@@ -66,6 +66,7 @@ func (s *Server) Prepare(p string, below bool) {
 		at = next
 		s.prepareOne(at)
 	}
+	at.entries().worked = true
 	if below {
 		s.lookBelow(at, belowLevels)
 	}
@@ -112,7 +113,7 @@ func (s *Server) wanted(dir *node) {
 			return
 		}
 		p.dir.wanted++
-		if p.dir.wanted < 2 || !p.dir.whole || p.synthetic {
+		if p.dir.wanted < 2 || !p.dir.whole || p.synthetic || !p.mayBeTree() {
 			return
 		}
 		s.listChildren(p, walk)
@@ -158,12 +159,19 @@ func (s *Server) lookBelow(dir *node, levels int) {
 	switch {
 	case d.listing != nil && !d.whole:
 		d.below = max(d.below, levels)
-	case d.whole && levels > 0 && !dir.synthetic && len(d.children) > 0 && dir != s.root && !dir.system():
+	case d.whole && levels > 0 && !dir.synthetic && len(d.children) > 0 && dir.mayBeTree():
 		s.listChildren(dir, guess{
 			levels: levels, fanOut: fanOut,
 			budget: min(firstAhead+assumedEntries*int(s.stats.aheadUsed.Load()), maxAhead),
 		})
 	}
+}
+
+// mayBeTree tells whether n may be a tree that somebody works in, or a part of
+// one. The root and what is in it (/tmp, /home) bring together what has nothing
+// to do with each other, unless somebody works right there.
+func (n *node) mayBeTree() bool {
+	return n.parent != nil && (n.parent.parent != nil || n.dir != nil && n.dir.worked) && !n.system()
 }
 
 // system tells whether n is in a tree where what is installed lies. Programs go
