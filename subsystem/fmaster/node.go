@@ -126,7 +126,7 @@ type dirState struct {
 	ahead  int
 	below  int
 	before *node // in this directory, whose entries were wanted last
-	worked bool  // it was the working directory of a command, or the user's home
+	worked bool  // it was the working directory of a command
 	// looking has the names that are being looked up ahead; each is closed when
 	// the answer has been taken in. missed has those that programs wanted in
 	// vain.

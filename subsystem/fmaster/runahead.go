@@ -66,8 +66,8 @@ func (s *Server) Prepare(p string, below bool) {
 		at = next
 		s.prepareOne(at)
 	}
-	at.entries().worked = true
 	if below {
+		at.entries().worked = true
 		s.lookBelow(at, belowLevels)
 	}
 }
