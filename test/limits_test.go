@@ -118,26 +118,28 @@ for f in $(seq 20); do echo "int f$f(void);" >inc/f$f.h; printf '#include "f%d.h
 (for f in $(seq 20); do echo "#include \"f$f.h\""; done; echo 'int main(void) { return f20() - 20; }') >main.c`)
 	for _, c := range []struct {
 		name, script string
-		most         int
+		most, again  int // the first time, and with the working set of the first
 	}{
-		{"echo", "/bin/echo hi", 3},
-		{"find", "find tree -printf '%s\\n' | wc -l", 6},
-		{"git status", gitEnv + "cd repo && git status --porcelain", 18},
-		{"git grep", gitEnv + "cd repo && ! git grep -q nothing-has-this", 16},
-		{"compile", "cd prog && make -s -j2 && ./prog", 16},
-		{"untar", "tar xf small.tar", 10},
+		{"echo", "/bin/echo hi", 3, 3},
+		{"find", "find tree -printf '%s\\n' | wc -l", 6, 4},
+		{"git status", gitEnv + "cd repo && git status --porcelain", 18, 6},
+		{"git grep", gitEnv + "cd repo && ! git grep -q nothing-has-this", 14, 6},
+		{"compile", "cd prog && make -s -B -j2 && ./prog", 12, 10},
+		{"untar", "tar xf small.tar", 10, 10},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := s.run(t, "", "--stats", "box", "sh", "-ec", c.script)
-			m := trips.FindStringSubmatch(r.err)
-			if r.code != 0 || m == nil {
-				t.Fatal(r)
-			}
-			n, err := strconv.Atoi(m[1])
-			must(t, err)
-			t.Logf("%d round trips", n)
-			if n > c.most {
-				t.Errorf("%d round trips, at most %d are expected; --stats says:\n%s", n, c.most, r.err)
+			for _, most := range []int{c.most, c.again} {
+				r := s.run(t, "", "--stats", "box", "sh", "-ec", c.script)
+				m := trips.FindStringSubmatch(r.err)
+				if r.code != 0 || m == nil {
+					t.Fatal(r)
+				}
+				n, err := strconv.Atoi(m[1])
+				must(t, err)
+				t.Logf("%d round trips", n)
+				if n > most {
+					t.Errorf("%d round trips, at most %d are expected; --stats says:\n%s", n, most, r.err)
+				}
 			}
 		})
 	}
