@@ -16,7 +16,7 @@ import (
 
 // columns in the order of the table.
 func columns() []string {
-	return []string{"native", "ssh", "rsync cold", "rsync warm", "sshfs cold", "sshfs warm", "nexec cold", "nexec again", "nexec warm"}
+	return []string{"native", "ssh", "rsync cold", "rsync warm", "sshfs cold", "sshfs warm", "nexec cold", "nexec known", "nexec again", "nexec warm"}
 }
 
 // cell has the runs of one column of one row over one link.
@@ -151,6 +151,9 @@ func (r *report) extra(link string, w row) (trips, memory string) {
 	trips, memory = "–", "–"
 	if ok && m.Trips >= 0 {
 		trips = fmt.Sprint(m.Trips)
+		if known, ok := r.cell(link, w.name, "nexec known").median(); ok && known.Trips >= 0 {
+			trips += fmt.Sprintf(" / %d", known.Trips)
+		}
 	}
 	if ok && m.Memory > 0 {
 		memory = fmt.Sprint(m.Memory >> 20)
@@ -174,7 +177,7 @@ func (r *report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Measurements\n\n%s, %s. Seconds, median of %d (slow rows once), both ends on this machine, over emulated links; `make bench` makes this file.\n", r.Date, r.Machine, r.Runs)
 	fmt.Fprintf(&b, "%s; %s; %s; %s.\n\n", r.Versions["go"], r.Versions["ssh"], r.Versions["rsync"], r.Versions["sshfs"])
-	b.WriteString("Cold is a first run with nothing kept on the server; again (nexec) is the same in a new session, with what the content cache has; warm is the second run of the same command: within one session (nexec, without starting nexec), on the same mount (sshfs), with the tree there (rsync). The rsync way is push, ssh, pull over one connection. Round trips are those that nexec waited for in the cold run; memory is the peak of nexec and nexec-server together. Ratios are medians over runs made in turn. `>` was stopped there.\n")
+	b.WriteString("Cold is a first run with nothing kept anywhere; known (nexec) is one with nothing kept on the server, of a command that the client has run before; again (nexec) is the same with what the server's content cache has; warm is the second run of the same command: within one session (nexec, without starting nexec), on the same mount (sshfs), with the tree there (rsync). The rsync way is push, ssh, pull over one connection. Round trips are those that nexec waited for, cold / known; memory is the peak of nexec and nexec-server together. Ratios are medians over runs made in turn. `>` was stopped there.\n")
 	for _, link := range r.links {
 		fmt.Fprintf(&b, "\n## %s\n\n| workload | %s | round trips | MiB | cold : native | cold : ssh | cold : rsync cold | warm : rsync warm |\n|---%s|\n", link, strings.Join(columns(), " | "), strings.Repeat("|---", len(columns())+6))
 		for _, w := range r.rows {
