@@ -53,6 +53,7 @@ type Config struct {
 	CASignatureAlgorithms    []string
 	RequiredRSASize          int // bits
 	RekeyLimit               uint64
+	RekeyInterval            time.Duration // zero: never by the clock
 
 	IdentityFiles        []string
 	IdentityFilesDefault bool // nobody named any
@@ -226,7 +227,9 @@ func (c *Config) buildAlgorithms(g *getter) {
 	c.CASignatureAlgorithms = assemble(g.str("casignaturealgorithms", ""), defaultCASignatures(), all)
 	c.RequiredRSASize = max(g.num("requiredrsasize", 1024), 1024)
 	if v := g.values["rekeylimit"]; len(v) == 2 {
-		c.RekeyLimit, _ = strconv.ParseUint(v[0], 10, 64) // readRekeyLimit made it a number
+		c.RekeyLimit, _ = strconv.ParseUint(v[0], 10, 64) // readRekeyLimit made them numbers
+		secs, _ := strconv.Atoi(v[1])
+		c.RekeyInterval = time.Duration(secs) * time.Second
 	}
 }
 
@@ -279,9 +282,6 @@ func refuseUnable(c *Config, g *getter) error {
 	}
 	if c.ConnectionAttempts <= 0 {
 		return errors.New("invalid number of ConnectionAttempts: use at least 1")
-	}
-	if v := g.values["rekeylimit"]; len(v) == 2 && v[1] != "0" {
-		return errors.New("RekeyLimit with a time cannot be done here: leave the time out, or use --ssh ssh")
 	}
 	if g.str("pubkeyauthentication", "") == "host-bound" {
 		return errors.New("PubkeyAuthentication host-bound cannot be done here: use yes, or --ssh ssh")

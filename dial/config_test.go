@@ -57,7 +57,7 @@ func TestRefusals(t *testing.T) {
 		text    string
 		refused bool
 	}{
-		{"RekeyLimit 1G 1h", true}, {"RekeyLimit 1G", false}, {"RekeyLimit default none", false},
+		{"RekeyLimit 1G 1h", false}, {"RekeyLimit 1G", false}, {"RekeyLimit default none", false},
 		{"PubkeyAuthentication host-bound", true}, {"PubkeyAuthentication unbound", false},
 		{"KnownHostsCommand /bin/x", false}, {"KnownHostsCommand none", false}, {"PKCS11Provider /x.so", true},
 		{"VerifyHostKeyDNS yes", true}, {"VerifyHostKeyDNS no", false}, {"RevokedHostKeys /x", false},

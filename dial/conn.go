@@ -60,6 +60,9 @@ func dialConfig(ctx context.Context, o Options, cfg *Config) (*Conn, error) {
 	if c := dialControl(ctx, cfg, u); c != nil {
 		return c, nil
 	}
+	if cfg.RekeyInterval != 0 { // an ssh that is asked above can
+		return nil, errors.New("RekeyLimit with a time needs an OpenSSH client: install one and use --ssh ssh, or leave the time out for this host")
+	}
 	l, err := reach(ctx, o, cfg, u)
 	if err != nil {
 		return nil, err

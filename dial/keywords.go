@@ -96,7 +96,7 @@ func keywordsHonoured() []keyword {
 		{name: "ProxyJump", kind: kindSpecial, note: "natively, each hop by its own configuration"},
 		{name: "PubkeyAcceptedAlgorithms", kind: kindAlgs},
 		{name: "PubkeyAuthentication", kind: kindChoice, choices: []string{"yes", "no", "unbound", "host-bound", "true=yes", "false=no"}, note: "host-bound is refused: x/crypto has no host-bound authentication"},
-		{name: "RekeyLimit", kind: kindSpecial, note: "the amount of data; a time is refused: x/crypto cannot rekey by the clock"},
+		{name: "RekeyLimit", kind: kindSpecial, note: "with a time, ssh carries the session if it is installed; a time for a host of ProxyJump alone is refused"},
 		{name: "RequestTTY", kind: kindChoice, choices: []string{"yes", "no", "force", "auto", "true=yes", "false=no"}},
 		{name: "RequiredRSASize", kind: kindInt},
 		{name: "RevokedHostKeys", kind: kindString, note: "a list of keys or a KRL; who cannot read it refuses every host; signed KRLs are refused"},

@@ -170,6 +170,10 @@ func TestControlMaster(t *testing.T) {
 	if s.connections() != 1 {
 		t.Errorf("%d connections", s.connections())
 	}
+	// Nor does a time of RekeyLimit matter: the master's connection has its own.
+	if c = mustDial(t, s.options("ControlPath="+path, "RekeyLimit=1G 1h")); !c.Shared() {
+		t.Error("RekeyLimit with a time: not over the master")
+	}
 	// Those that would be masters themselves do not ask one, and a socket
 	// nobody listens on is passed by.
 	c = mustDial(t, s.options("ControlPath="+path, "ControlMaster=yes"))

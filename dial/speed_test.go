@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 
 	"syscall"
@@ -208,5 +209,25 @@ func TestRekey(t *testing.T) {
 	}
 	if err := <-sent; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRekeyTime: x/crypto cannot renew keys by the clock, for the host or one
+// on the way to it.
+func TestRekeyTime(t *testing.T) {
+	s := startSSHD(t)
+	s.knownHosts()
+	config := s.path("clock_config")
+	write(t, config, "Host hop\n RekeyLimit 1G 1h\nHost behind\n ProxyJump hop\n")
+	behind := s.options()
+	behind.Destination, behind.ConfigFile = "behind", config
+	for where, o := range map[string]Options{"": s.options("RekeyLimit=1G 1h"), "jump host hop: ": behind} {
+		c, err := Dial(testContext(t), o)
+		if err == nil || !strings.HasPrefix(err.Error(), where+"RekeyLimit with a time needs an OpenSSH client") {
+			t.Errorf("%q: %v", where, err)
+		}
+		if err == nil {
+			c.Close()
+		}
 	}
 }

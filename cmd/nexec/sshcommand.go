@@ -61,13 +61,38 @@ func (o *options) sshArguments() ([]string, error) {
 	if err != nil {
 		return nil, badValue("--ssh", o.ssh, err.Error())
 	}
-	port, user := o.dest.port, o.dest.user
-	if o.port != 0 {
-		port = o.port
+	return o.sshOptions(args), nil
+}
+
+// clockSSH is the ssh that carries a session for which the configuration has
+// keys renewed by the clock, which x/crypto cannot do: OpenSSH's, doing
+// nothing that nexec itself would not do with the same configuration. It is
+// nil where that is not so, or there is none to run.
+func (o *options) clockSSH(cfg *dial.Config) []string {
+	if cfg.RekeyInterval == 0 {
+		return nil
 	}
-	if o.user != "" {
-		user = o.user
+	path, err := exec.LookPath("ssh")
+	if err != nil {
+		return nil
 	}
+	args := []string{path, "-T"}
+	for _, s := range []string{"ControlMaster=no", "ClearAllForwardings=yes", "ForwardX11=no", "Tunnel=no", "PermitLocalCommand=no"} {
+		args = append(args, "-o", s)
+	}
+	// Not every ssh knows these, but one that is told them does.
+	for _, s := range []string{"RemoteCommand=none", "StdinNull=no", "ForkAfterAuthentication=no"} {
+		if name, _, _ := strings.Cut(s, "="); cfg.Value(name) != nil {
+			args = append(args, "-o", s)
+		}
+	}
+	return o.sshOptions(args)
+}
+
+// sshOptions adds to an ssh-like command what was said on the command line.
+// ssh goes by the order; that of dial's own reader is -l and -p first, and
+// what stands in the destination last.
+func (o *options) sshOptions(args []string) []string {
 	add := func(option, value string) {
 		if value != "" {
 			args = append(args, option, value)
@@ -79,7 +104,14 @@ func (o *options) sshArguments() ([]string, error) {
 	if o.quiet {
 		args = append(args, "-q")
 	}
+	addPort := func(n int) {
+		if n != 0 {
+			add("-p", strconv.Itoa(n))
+		}
+	}
 	add("-F", o.configFile)
+	addPort(o.port)
+	add("-l", o.user)
 	add("-J", o.jump)
 	for _, v := range o.identities {
 		add("-i", v)
@@ -87,11 +119,13 @@ func (o *options) sshArguments() ([]string, error) {
 	for _, v := range o.settings {
 		add("-o", v)
 	}
-	if port != 0 {
-		add("-p", strconv.Itoa(port))
+	if o.port == 0 {
+		addPort(o.dest.port)
 	}
-	add("-l", user)
-	return append(args, "-s", o.dest.host, "nexec"), nil
+	if o.user == "" {
+		add("-l", o.dest.user)
+	}
+	return append(args, "-s", o.dest.host, "nexec")
 }
 
 // sshCommand is an ssh-like command whose standard input and output are the
@@ -101,7 +135,8 @@ type sshCommand struct {
 	// background: it outlives the command that it was started for, and so can
 	// neither ask at its terminal nor write there.
 	background bool
-	cmd        *exec.Cmd // nil until it runs
+	settings   *sshSettings // nil: the command keeps its configuration to itself
+	cmd        *exec.Cmd    // nil until it runs
 }
 
 // sshGrace is how long the command may take to end when its streams have: it
@@ -143,10 +178,9 @@ func (c *sshCommand) further() client.Opener { return nil }
 
 func (c *sshCommand) name() string { return c.args[0] }
 
-func (c *sshCommand) config() *dial.Config { return nil }
+func (c *sshCommand) config() *dial.Config { return c.settings.config() }
 
-// refine: an ssh-like command keeps its configuration to itself.
-func (c *sshCommand) refine(*client.Config) {}
+func (c *sshCommand) refine(cfg *client.Config) { c.settings.refine(cfg) }
 
 // wait ends the command, whose byte stream must be closed, and returns how it
 // ended.

@@ -40,7 +40,14 @@ func (o *options) transport(v *voice) (transport, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &sshTransport{opts: opts, cfg: cfg, ttySaid: o.ttySaid}, nil
+		settings := &sshSettings{cfg: cfg, ttySaid: o.ttySaid}
+		if args := o.clockSSH(cfg); args != nil {
+			if o.verbose > 0 && o.master == "" {
+				v.warn("RekeyLimit has a time: %s carries the session", printable(args[0]))
+			}
+			return &sshCommand{args: args, background: o.master != "", settings: settings}, nil
+		}
+		return &sshTransport{sshSettings: settings, opts: opts}, nil
 	}
 	args, err := o.sshArguments()
 	if err != nil {
@@ -59,9 +66,8 @@ func (o *options) dialOptions(v *voice) dial.Options {
 
 // sshTransport is a connection of nexec's own SSH client.
 type sshTransport struct {
-	opts    dial.Options
-	cfg     *dial.Config
-	ttySaid bool // -t or -T wins over RequestTTY
+	*sshSettings
+	opts dial.Options
 
 	mu      sync.Mutex
 	conn    *dial.Conn     // nil until it stands
@@ -70,8 +76,6 @@ type sshTransport struct {
 }
 
 func (t *sshTransport) name() string { return t.opts.Destination }
-
-func (t *sshTransport) config() *dial.Config { return t.cfg }
 
 func (t *sshTransport) open(ctx context.Context) (io.ReadWriteCloser, error) {
 	conn, err := dial.DialResolved(ctx, t.opts, t.cfg)
@@ -124,11 +128,28 @@ func (c *furtherChannel) Close() error {
 	return nil
 }
 
+// sshSettings is what ssh_config says of the destination. A nil one says
+// nothing.
+type sshSettings struct {
+	cfg     *dial.Config
+	ttySaid bool // -t or -T wins over RequestTTY
+}
+
+func (s *sshSettings) config() *dial.Config {
+	if s == nil {
+		return nil
+	}
+	return s.cfg
+}
+
 // refine applies ssh_config's RequestTTY, SendEnv, SetEnv and StdinNull. All
 // of the environment goes anyway, so SendEnv matters for names left out.
-func (t *sshTransport) refine(cfg *client.Config) {
-	c := t.cfg
-	if !t.ttySaid {
+func (s *sshSettings) refine(cfg *client.Config) {
+	c := s.config()
+	if c == nil {
+		return
+	}
+	if !s.ttySaid {
 		cfg.Terminal = map[string]client.TerminalUse{
 			"no": client.TerminalNone, "yes": client.TerminalWanted, "force": client.TerminalForced,
 		}[strings.ToLower(c.RequestTTY)]
