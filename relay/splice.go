@@ -129,18 +129,14 @@ type backlog struct {
 	cond  sync.Cond
 	msgs  [][]byte
 	bytes int
-	ended bool  // nothing more is put
-	err   error // nothing more is sent
-	spare [][]byte
+	ended bool      // nothing more is put
+	err   error     // nothing more is sent
+	spare sync.Pool // of *[]byte, which the garbage collector empties
 }
 
-const (
-	// maxBacklog is one window of StreamBulk. Beyond it the file service, and
-	// with it everything, waits.
-	maxBacklog = windowBulk
-	// maxSpare bounds the buffers kept for further messages.
-	maxSpare = 4
-)
+// maxBacklog is one window of StreamBulk. Beyond it the file service, and with it
+// everything, waits.
+const maxBacklog = windowBulk
 
 func newBacklog() *backlog {
 	q := &backlog{}
@@ -204,23 +200,13 @@ func (q *backlog) end() {
 
 // buffer returns a buffer for a message, recycle takes it back.
 func (q *backlog) buffer() []byte {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if n := len(q.spare); n > 0 {
-		b := q.spare[n-1]
-		q.spare = q.spare[:n-1]
-		return b
+	if b, ok := q.spare.Get().(*[]byte); ok {
+		return *b
 	}
 	return nil
 }
 
-func (q *backlog) recycle(b []byte) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.spare) < maxSpare {
-		q.spare = append(q.spare, b)
-	}
-}
+func (q *backlog) recycle(b []byte) { q.spare.Put(&b) }
 
 // router decides which stream a message from the file service takes. Parts of
 // one reply must not overtake each other: where there are several, all go to

@@ -107,7 +107,8 @@ func TestFurtherChannels(t *testing.T) {
 			t.Fatalf("%s %s: %s", c.host, c.ssh, r)
 		}
 		streams, moved := further(t, r.err)
-		if streams != c.streams || c.streams > 0 && moved < size {
+		// On a busy machine some of them come when most has been sent already.
+		if (streams > 0) != (c.streams > 0) || streams > c.streams || c.streams > 0 && moved < size/4 {
 			t.Errorf("%s %s: %d further byte streams carried %d bytes", c.host, c.ssh, streams, moved)
 		}
 		for line := range strings.Lines(r.err) {

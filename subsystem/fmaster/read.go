@@ -120,7 +120,7 @@ func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 	via := s.fileVia(f)
 	size := f.node.attr.Size
 	s.mu.Unlock()
-	n, errno := s.readAhead(f, buf, in.Offset, size, via)
+	data, errno := s.readAhead(f, buf, in.Offset, size, via)
 	if errno == syscall.EBADF {
 		// The open that it followed failed, and may have been repeated since.
 		s.mu.Lock()
@@ -132,7 +132,7 @@ func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 			f.ahead.mu.Lock()
 			f.ahead.reset(s)
 			f.ahead.mu.Unlock()
-			n, errno = s.readDirect(f, buf, in.Offset, via)
+			data, errno = s.readDirect(f, buf, in.Offset, via)
 		}
 	}
 	if errno != 0 {
@@ -143,7 +143,7 @@ func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 		}
 		return readLast(f, buf, in.Offset, errno)
 	}
-	return fuse.ReadResultData(buf[:n]), fuse.OK
+	return data, fuse.OK
 }
 
 // readLast ends a read that failed. A file that has lost its name before the
@@ -174,7 +174,7 @@ func (s *Server) readContent(f *file, buf []byte, off uint64) (int, bool) {
 }
 
 // readAhead reads through the file's read-ahead.
-func (s *Server) readAhead(f *file, buf []byte, off, fileSize uint64, via path) (int, syscall.Errno) {
+func (s *Server) readAhead(f *file, buf []byte, off, fileSize uint64, via path) (fuse.ReadResult, syscall.Errno) {
 	a := &f.ahead
 	a.mu.Lock()
 	switch {
@@ -200,19 +200,61 @@ func (s *Server) readAhead(f *file, buf []byte, off, fileSize uint64, via path) 
 	a.next = max(a.next, off+uint64(len(buf)))
 	parts := a.overlap(off, len(buf))
 	a.mu.Unlock()
-	n, errno := s.gather(parts, buf, off)
+	data, errno := s.gather(parts, len(buf), off)
+	r := &pieces{s: s, a: a, parts: parts, data: data}
 	a.mu.Lock()
-	for _, p := range parts {
-		p.readers--
-		p.unused(s)
-	}
 	if a.pinned {
-		a.repay(s, n)
+		a.repay(s, r.Size())
 	} else {
 		a.discard(s, a.next)
 	}
 	a.mu.Unlock()
-	return n, errno
+	if errno != 0 || r.Size() == 0 {
+		r.Done() // go-fuse calls it for an answer with data only
+		return fuse.ReadResultData(nil), errno
+	}
+	return r, 0
+}
+
+// pieces is an answer to a read that lies in parts of the read-ahead, which go
+// to the kernel from where they are.
+type pieces struct {
+	s     *Server
+	a     *readAhead
+	parts []*part // of which data has pieces, until Done
+	data  [][]byte
+}
+
+// Slices implements go-fuse's interface for an answer in pieces.
+func (r *pieces) Slices() ([][]byte, fuse.Status) { return r.data, fuse.OK }
+
+// Bytes implements fuse.ReadResult.
+func (r *pieces) Bytes(buf []byte) ([]byte, fuse.Status) {
+	n := 0
+	for _, d := range r.data {
+		n += copy(buf[n:], d)
+	}
+	return buf[:n], fuse.OK
+}
+
+// Size implements fuse.ReadResult.
+func (r *pieces) Size() int {
+	n := 0
+	for _, d := range r.data {
+		n += len(d)
+	}
+	return n
+}
+
+// Done implements fuse.ReadResult: the kernel has the answer.
+func (r *pieces) Done() {
+	r.a.mu.Lock()
+	defer r.a.mu.Unlock()
+	for _, p := range r.parts {
+		p.readers--
+		p.unused(r.s)
+	}
+	r.parts, r.data = nil, nil
 }
 
 // overlap returns the parts that have something of [off, off+n), with the
@@ -357,8 +399,8 @@ func (a *readAhead) drop(s *Server, p *part) {
 	p.unused(s)
 }
 
-// gather copies what the parts hold of [off, off+len(buf)).
-func (s *Server) gather(parts []*part, buf []byte, off uint64) (int, syscall.Errno) {
+// gather returns what the parts hold of [off, off+size).
+func (s *Server) gather(parts []*part, size int, off uint64) (data [][]byte, errno syscall.Errno) {
 	n := 0
 	for _, p := range parts {
 		at := off + uint64(n)
@@ -373,25 +415,28 @@ func (s *Server) gather(parts []*part, buf []byte, off uint64) (int, syscall.Err
 			done()
 		}
 		if p.errno != 0 {
-			return n, p.errno
+			return nil, p.errno
 		}
 		if at-p.off < uint64(len(p.data)) {
-			n += copy(buf[n:], p.data[at-p.off:])
+			d := p.data[at-p.off:]
+			d = d[:min(len(d), size-n)]
+			data = append(data, d)
+			n += len(d)
 		}
-		if len(p.data) < p.size || n == len(buf) {
-			return n, 0
+		if len(p.data) < p.size || n == size {
+			return data, 0
 		}
 	}
-	return n, 0
+	return data, 0
 }
 
-func (s *Server) readDirect(f *file, buf []byte, off uint64, via path) (int, syscall.Errno) {
+func (s *Server) readDirect(f *file, buf []byte, off uint64, via path) (fuse.ReadResult, syscall.Errno) {
 	var reply fsyscall.Data
 	call := &pendingCall{reply: &reply}
 	res := s.calls.await(via, fsyscall.OpRead, &fsyscall.Read{File: f.id, Off: off, Size: uint32(len(buf))}, call)
 	n := copy(buf, reply.Data)
 	s.calls.bufs.put(call.buffer)
-	return n, res.errno
+	return fuse.ReadResultData(buf[:n]), res.errno
 }
 
 // dataChanged drops what is kept of n's content, here and in the kernel. s.mu
