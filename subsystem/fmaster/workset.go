@@ -143,8 +143,8 @@ func (s *Server) expect(u fsyscall.PathUse) {
 			break
 		}
 		m := at.mounts.child(name)
-		if m != nil && m.mounted || at.synthetic {
-			return // the server's own
+		if m != nil && m.mounted || at.synthetic || at.known && !at.isDir() {
+			return // the server's own, or no directory any more
 		}
 		next := at.entries().children[name]
 		if next == nil {
@@ -298,7 +298,7 @@ func (s *Server) whole(n *node) {
 	size := int(n.attr.Size)
 	if size < fsyscall.MaxData {
 		g.left = 1
-		s.gather1(g, fsyscall.OpFetch, &fsyscall.Fetch{ID: n.wire, Size: uint32(size) + 1}, &g.first, func() { g.data, g.got = g.first.Data, len(g.first.Data) })
+		s.askFor(g, fsyscall.OpFetch, &fsyscall.Fetch{ID: n.wire, Size: uint32(size) + 1}, &g.first, func() { g.data, g.got = g.first.Data, len(g.first.Data) })
 		return
 	}
 	g.file, g.data = s.newFileID(), make([]byte, size)
@@ -308,18 +308,18 @@ func (s *Server) whole(n *node) {
 	if me := s.cfg.Hello.UID; me == 0 || n.attr.UID == me {
 		flags |= fsyscall.OpenNoATime
 	}
-	s.gather1(g, fsyscall.OpOpen, &fsyscall.Open{ID: n.wire, File: g.file, Flags: flags}, &g.first, nil)
+	s.askFor(g, fsyscall.OpOpen, &fsyscall.Open{ID: n.wire, File: g.file, Flags: flags}, &g.first, nil)
 	for at := 0; at < size; at += partSize {
 		reply := &fsyscall.Data{}
-		s.gather1(g, fsyscall.OpRead, &fsyscall.Read{File: g.file, Off: uint64(at), Size: uint32(min(partSize, size-at))}, reply, func() {
+		s.askFor(g, fsyscall.OpRead, &fsyscall.Read{File: g.file, Off: uint64(at), Size: uint32(min(partSize, size-at))}, reply, func() {
 			g.got += copy(g.data[at:], reply.Data)
 		})
 	}
-	s.gather1(g, fsyscall.OpGetAttr, &fsyscall.GetAttr{ID: n.wire, File: g.file}, &g.last, nil)
+	s.askFor(g, fsyscall.OpGetAttr, &fsyscall.GetAttr{ID: n.wire, File: g.file}, &g.last, nil)
 }
 
-// gather1 sends one call for g; took is called with its good answer.
-func (s *Server) gather1(g *gathering, op fsyscall.Op, m, reply fsyscall.Message, took func()) {
+// askFor sends one of the calls of g; took is called with its good answer.
+func (s *Server) askFor(g *gathering, op fsyscall.Op, m, reply fsyscall.Message, took func()) {
 	call := &pendingCall{reply: reply, lazy: true}
 	call.done = func(h fsyscall.Header, _ error) {
 		s.mu.Lock()
