@@ -89,7 +89,7 @@ func tree(dirs, files, size int) func(string) error {
 
 func repository(dir string) error {
 	return shell(dir, `git init -q . && for d in $(seq 41); do mkdir d$d; for f in $(seq 49); do echo "directory $d file $f" >d$d/f$f; done; done
-git add . && git -c user.name=a -c user.email=a@x commit -qm all && git status >/dev/null`)
+git add . && git -c user.name=a -c user.email=a@x commit -qm all && sleep 1.1 && git status >/dev/null`) // git reads again what is as young as its index
 }
 
 func unpack(archive string) func(string) error {
