@@ -147,6 +147,7 @@ func (s *Server) takeListing(dir *node, gen, since uint64, l *listed) {
 		}
 	}
 	d.whole, d.absent, d.big = true, nil, false
+	d.walked = 0
 	if dir.pending == 0 {
 		s.learn(dir, &l.self, l.leased)
 	}

@@ -127,6 +127,9 @@ type dirState struct {
 	below  int
 	before *node // in this directory, whose entries were wanted last
 	worked bool  // it was the working directory of a command
+	// walked is the guess.fanOut with which a walk has been here since the
+	// listing came: it need not come again.
+	walked int
 	// looking has the names that are being looked up ahead; each is closed when
 	// the answer has been taken in. missed has those that programs wanted in
 	// vain.

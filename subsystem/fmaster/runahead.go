@@ -206,7 +206,7 @@ var walk = guess{levels: 1 << 30, fanOut: 1 << 30, budget: maxAhead}
 // listChildren asks for the listings of dir's directories, as far as the guess
 // goes, and as they come for those below.
 func (s *Server) listChildren(dir *node, g guess) {
-	if dir.synthetic || s.cfg.Hello.NoCache || dir.pending > 0 || g.levels == 0 {
+	if dir.synthetic || s.cfg.Hello.NoCache || dir.pending > 0 || g.levels == 0 || dir.dir.walked >= g.fanOut {
 		return
 	}
 	dirs := s.listable(dir)
@@ -226,6 +226,9 @@ func (s *Server) listChildren(dir *node, g guess) {
 		} else {
 			s.listAhead(c, g)
 		}
+	}
+	if g.levels > belowLevels {
+		dir.dir.walked = g.fanOut // of a walk, which comes by for each directory
 	}
 }
 
