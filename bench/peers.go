@@ -174,7 +174,7 @@ func (p peering) sshfs(r row, dir string) (map[string]measurement, error) {
 const storeTime = 2 * time.Second
 
 // noticeTime is more than a session takes to hear of changes on the client.
-const noticeTime = 200 * time.Millisecond
+const noticeTime = time.Second
 
 var tripsLine = regexp.MustCompile(`(?im)round[ -]trips waited(?: for)?:?\s*(\d+)`)
 

@@ -89,10 +89,14 @@ func (s *Server) listing(dir *node, done func(listed)) *pendingCall {
 	}
 }
 
-// maxNodes bounds the entries that listings put into the tree (about 400 bytes
-// each, so 100 MiB); what the kernel holds itself comes on top. Directories
-// listed beyond it are answered but not kept.
-const maxNodes = 256 << 10
+// maxNodes bounds the entries that listings put into the tree, about 400 bytes
+// each: 500 MiB for a walk of over a million files, during which the kernel
+// holds them all. Directories listed beyond it are answered but not kept, and
+// beyond guessNodes none are listed ahead, as they could not be kept.
+const (
+	maxNodes   = 5 << 18
+	guessNodes = maxNodes / 8 * 7
+)
 
 // takeListing takes an answered listing into the tree that was asked for when
 // gen was dir.gen and since was s.changes. s.mu is held.

@@ -130,6 +130,7 @@ type dirState struct {
 	// walked is the guess.fanOut with which a walk has been here since the
 	// listing came: it need not come again.
 	walked int
+	cut    bool // a guess ended here, and goes on when there is room: see Server.cut
 	// looking has the names that are being looked up ahead; each is closed when
 	// the answer has been taken in. missed has those that programs wanted in
 	// vain.

@@ -142,6 +142,7 @@ func (s *Server) used(n *node) {
 	if n.dir.ahead > 0 {
 		s.unused(n.dir)
 		s.stats.aheadUsed.Add(1)
+		s.resume()
 		s.lookBelow(n, belowLevels)
 	}
 }
@@ -206,7 +207,7 @@ var walk = guess{levels: 1 << 30, fanOut: 1 << 30, budget: maxAhead}
 // listChildren asks for the listings of dir's directories, as far as the guess
 // goes, and as they come for those below.
 func (s *Server) listChildren(dir *node, g guess) {
-	if dir.synthetic || s.cfg.Hello.NoCache || dir.pending > 0 || g.levels == 0 || dir.dir.walked >= g.fanOut {
+	if dir.synthetic || s.cfg.Hello.NoCache || dir.pending > 0 || g.levels == 0 || dir.dir.walked >= g.fanOut || dir.dir.cut {
 		return
 	}
 	dirs := s.listable(dir)
@@ -215,9 +216,13 @@ func (s *Server) listChildren(dir *node, g guess) {
 	}
 	below := g.below()
 	for _, c := range dirs {
+		if s.countNodes > guessNodes {
+			return
+		}
 		if s.aheadUnused+assumedEntries > g.budget {
 			if len(s.cut) < maxCut {
 				s.cut = append(s.cut, cutGuess{dir, g})
+				dir.dir.cut = true
 			}
 			return
 		}
@@ -290,7 +295,11 @@ func (s *Server) resume() {
 	for len(s.cut) > 0 && s.aheadUnused <= s.cut[0].g.budget/2 {
 		c := s.cut[0]
 		s.cut = s.cut[1:]
-		if !c.dir.dropped && c.dir.dir != nil && c.dir.dir.whole {
+		if c.dir.dir == nil {
+			continue
+		}
+		c.dir.dir.cut = false
+		if !c.dir.dropped && c.dir.dir.whole {
 			s.listChildren(c.dir, c.g)
 		}
 	}
