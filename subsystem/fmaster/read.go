@@ -101,11 +101,7 @@ func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 		select {
 		case <-inline:
 		default:
-			s.mu.Unlock()
-			done := s.stats.wait()
-			<-inline
-			done()
-			s.mu.Lock()
+			s.await(inline)
 			if n, ok := s.readContent(f, buf, in.Offset); ok {
 				s.mu.Unlock()
 				return fuse.ReadResultData(buf[:n]), fuse.OK

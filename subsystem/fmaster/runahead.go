@@ -250,22 +250,6 @@ func (s *Server) listable(dir *node) []*node {
 	})
 }
 
-// sorted returns the children that keep wants, by the name they have here.
-func (d *dirState) sorted(keep func(name string, c *node) bool) []*node {
-	names := make([]string, 0, len(d.children))
-	for name, c := range d.children {
-		if keep(name, c) {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	nodes := make([]*node, len(names))
-	for i, name := range names {
-		nodes[i] = d.children[name]
-	}
-	return nodes
-}
-
 // oddlyNamed returns the directories whose names are not as long as most: a
 // store names what it stores alike, and what is about it otherwise.
 func oddlyNamed(dirs []*node) []*node {
