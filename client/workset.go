@@ -4,11 +4,14 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
 )
@@ -63,8 +66,8 @@ func (w *worksets) load(keys []string) []fsyscall.Use {
 		return nil
 	}
 	for _, key := range keys {
-		b, err := os.ReadFile(filepath.Join(w.dir, key))
-		if err != nil || len(b) > fsyscall.MaxMessage {
+		b, err := readBounded(filepath.Join(w.dir, key))
+		if err != nil {
 			continue
 		}
 		var e fsyscall.Exit
@@ -77,6 +80,23 @@ func (w *worksets) load(keys []string) []fsyscall.Use {
 		}
 	}
 	return nil
+}
+
+// readBounded reads a regular file that is no larger than a message.
+func readBounded(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err == nil && (!st.Mode().IsRegular() || st.Size() > fsyscall.MaxMessage) {
+		err = fmt.Errorf("%s is no working set", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(f, fsyscall.MaxMessage))
 }
 
 // store keeps uses under keys, if they are not what was loaded.

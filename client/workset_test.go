@@ -1,12 +1,15 @@
 package client
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
 )
@@ -51,6 +54,24 @@ func TestWorksets(t *testing.T) {
 	w.store(keys, uses, nil)
 	if got := w.load(keys); !slices.Equal(got, uses) {
 		t.Errorf("after it was written again: %v", got)
+	}
+	for name, make := range map[string]func(string) error{
+		"a pipe":    func(p string) error { return unix.Mkfifo(p, 0o600) },
+		"a large":   func(p string) error { return errors.Join(os.WriteFile(p, nil, 0o600), os.Truncate(p, 1<<40)) },
+		"a link":    func(p string) error { return os.Symlink("/dev/zero", p) },
+		"a dir":     func(p string) error { return os.Mkdir(p, 0o700) },
+		"an absent": func(string) error { return nil },
+	} {
+		p := filepath.Join(w.dir, "other")
+		if err := make(p); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.load([]string{"other"}); got != nil {
+			t.Errorf("from %s one: %v", name, got)
+		}
+		if err := os.RemoveAll(p); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if st, err := os.Stat(path); err != nil || st.Mode() != 0o600 {
 		t.Errorf("%v, %v", st.Mode(), err)
