@@ -49,6 +49,10 @@ func stateHome() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	// Users that are not people have a home that is not there, and should stay so.
+	if st, err := os.Stat(home); err != nil || !st.IsDir() {
+		return "", fmt.Errorf("there is no home directory %s", home)
+	}
 	return filepath.Join(home, ".local/state"), nil
 }
 

@@ -84,3 +84,20 @@ func TestMachineKeyRefused(t *testing.T) {
 		t.Errorf("%x, %v", got, err)
 	}
 }
+
+// A home directory that is not there is not made: Debian's users that are no
+// people have /nonexistent.
+func TestNoHome(t *testing.T) {
+	home := filepath.Join(t.TempDir(), "nonexistent")
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_STATE_HOME", "")
+	if key, err := MachineKey(); err == nil {
+		t.Errorf("%x without a home directory", key)
+	}
+	if w := openWorksets(); w != nil {
+		t.Errorf("working sets in %s", w.dir)
+	}
+	if _, err := os.Lstat(home); err == nil {
+		t.Error("it was made")
+	}
+}

@@ -399,3 +399,18 @@ func TestOpenSSHIsThere(t *testing.T) {
 		}
 	}
 }
+
+// ssh takes a directory among included files for an empty file.
+func TestIncludeDirectory(t *testing.T) {
+	home := t.TempDir()
+	conf := filepath.Join(home, "conf")
+	if err := os.MkdirAll(filepath.Join(conf, "d"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(conf, "e"), "Port 4242\n")
+	write(t, filepath.Join(home, "config"), "Include "+conf+"/*\n")
+	c, err := Resolve(t.Context(), Options{Destination: "host", ConfigFile: filepath.Join(home, "config"), Home: home, SystemDir: home})
+	if err != nil || c.Port != 4242 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}

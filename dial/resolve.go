@@ -334,8 +334,8 @@ func (r *resolver) includeGlob(l *line, pattern string) error {
 	for _, name := range names {
 		b := &block{user: l.user, check: true, never: l.never || !l.active, active: l.active, depth: l.depth + 1}
 		err := r.readFile(name, b)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // a dangling link, or gone since
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EISDIR) {
+			continue // a dangling link, or gone since; a directory is empty to ssh
 		}
 		var path *fs.PathError
 		if errors.As(err, &path) {
