@@ -10,10 +10,14 @@ package closure
 
 import (
 	"debug/elf"
+	"fmt"
+	"io"
 	"os"
 	"path"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
 )
@@ -28,6 +32,8 @@ const (
 	// maxInterpreters bounds the scripts that are each other's interpreters,
 	// as the kernel does.
 	maxInterpreters = 5
+	// maxConf bounds what is read of one ld.so.conf(5), in bytes.
+	maxConf = 64 << 10
 )
 
 // accounts are read wherever a program is started.
@@ -122,7 +128,7 @@ func (s *set) program(p string, depth int) {
 	if real == "" || depth > maxInterpreters {
 		return
 	}
-	f, err := os.Open(real)
+	f, err := openRegular(real)
 	if err != nil {
 		return
 	}
@@ -177,12 +183,14 @@ func (s *set) linked(image *elf.File, real string) bool {
 			if p == "" {
 				continue
 			}
-			lib, err := elf.Open(p)
+			f, err := openRegular(p)
 			if err != nil {
 				continue
 			}
-			defer lib.Close() // some dozens, until all is known
-			todo = append(todo, object{lib, p})
+			defer f.Close() // some dozens, until all is known
+			if lib, err := elf.NewFile(f); err == nil {
+				todo = append(todo, object{lib, p})
+			}
 		}
 	}
 	return true
@@ -226,15 +234,35 @@ func (s *set) library(name string, image *elf.File, of string) string {
 		if !path.IsAbs(p) {
 			continue
 		}
-		if f, err := elf.Open(p); err == nil {
-			same := f.Class == image.Class && f.Machine == image.Machine
-			f.Close()
-			if same {
-				return s.walk(p, fsyscall.UseContent)
-			}
+		if matches(p, image) {
+			return s.walk(p, fsyscall.UseContent)
 		}
 	}
 	return ""
+}
+
+// matches tells whether the file at p is for the same machine as image.
+func matches(p string, image *elf.File) bool {
+	f, err := openRegular(p)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	lib, err := elf.NewFile(f)
+	return err == nil && lib.Class == image.Class && lib.Machine == image.Machine
+}
+
+// openRegular opens a file to be read, and nothing that would make it wait.
+func openRegular(p string) (*os.File, error) {
+	f, err := os.OpenFile(p, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		f.Close()
+		return nil, fmt.Errorf("%s is no file", p)
+	}
+	return f, nil
 }
 
 // libraryDirs returns the directories of ld.so.conf(5) and the built-in ones.
@@ -246,8 +274,13 @@ func (s *set) libraryDirs() []string {
 }
 
 func configured(file string, depth int) []string {
-	b, err := os.ReadFile(file)
+	f, err := openRegular(file)
 	if err != nil || depth > maxInterpreters {
+		return nil
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxConf))
+	if err != nil {
 		return nil
 	}
 	var dirs []string
@@ -256,7 +289,7 @@ func configured(file string, depth int) []string {
 		words := strings.Fields(line)
 		switch {
 		case len(words) == 2 && words[0] == "include":
-			for _, name := range matches(words[1], path.Dir(file)) {
+			for _, name := range globbed(words[1], path.Dir(file)) {
 				dirs = append(dirs, configured(name, depth+1)...)
 			}
 		case len(words) == 1:

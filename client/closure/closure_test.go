@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/SumiTomohiko/nexec/fsyscall"
 )
 
@@ -94,6 +96,13 @@ func TestWays(t *testing.T) {
 		t.Errorf("a script that is its own interpreter: %v", got)
 	}
 	uses(dir+"/bin/round", "")
+	pipe := filepath.Join(dir, "bin/pipe")
+	if err := unix.Mkfifo(pipe, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := uses(pipe, ""); got[pipe] != content { // and does not wait for a writer
+		t.Errorf("a pipe: %v", got)
+	}
 	for _, nothing := range []string{"plain", "nosuch", "relative/file", ""} {
 		if got := Of(nothing, dir+"/bin"); nothing != "plain" && got != nil {
 			t.Errorf("%q: %v", nothing, got)

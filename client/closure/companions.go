@@ -10,8 +10,8 @@ import (
 	"github.com/SumiTomohiko/nexec/fsyscall"
 )
 
-// matches returns the files that a pattern of ld.so.conf(5) names, by name.
-func matches(pattern, dir string) []string {
+// globbed returns the files that a pattern of ld.so.conf(5) names, by name.
+func globbed(pattern, dir string) []string {
 	if !path.IsAbs(pattern) {
 		pattern = path.Join(dir, pattern)
 	}
@@ -73,12 +73,12 @@ func (s *set) companions(real string) {
 			s.walk(path.Join(prefix, version.Replace(p)), fsyscall.UseName)
 		}
 		for _, p := range c.listings {
-			for _, p := range matches(version.Replace(p), prefix) {
+			for _, p := range globbed(version.Replace(p), prefix) {
 				s.walk(p, fsyscall.UseListing)
 			}
 		}
 		for _, p := range c.content {
-			for _, p := range matches(version.Replace(p), prefix) {
+			for _, p := range globbed(version.Replace(p), prefix) {
 				s.walk(p, fsyscall.UseContent)
 			}
 		}
