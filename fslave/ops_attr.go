@@ -16,7 +16,7 @@ func (c *call) look(id fsyscall.NodeID, open bool) (*found, error) {
 	}
 	c.leased = c.leased && f.d != nil
 	if c.leased {
-		f.seen = c.shared(f.d, f.name, &f.st)
+		f.seen = c.shared(f.d, f.name, f.mode, &f.st)
 	}
 	return f, nil
 }

@@ -121,7 +121,7 @@ func (l *lister) entry(name string) error {
 		l.flush()
 		return unix.EFBIG
 	}
-	seen := l.c.shared(l.d, name, &st)
+	seen := l.c.shared(l.d, name, mode, &st)
 	l.c.s.fillAttr(&e.Attr, &st, mode, l.d.fd, name)
 	t.pos.qualify(&e.Attr)
 	if seen {

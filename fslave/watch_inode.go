@@ -124,9 +124,10 @@ func (w *watcher) inodeEvent(x *watchedInode, mask, cookie uint32) {
 
 // shared sees to the watch of a file with several names, whose attributes st
 // were taken at name in d, and takes them again. It tells whether a change of
-// the file would be noticed.
-func (c *call) shared(d *dir, name string, st *unix.Statx_t) bool {
-	if !c.leased || !hasNames(st) || !c.s.watch.coverInode(d, name) {
+// the file would be noticed. Files that the session may change are left out:
+// it gives and takes their names itself, and need not know all of them.
+func (c *call) shared(d *dir, name string, mode Mode, st *unix.Statx_t) bool {
+	if !c.leased || mode == ModeReadWrite || !hasNames(st) || !c.s.watch.coverInode(d, name) {
 		return false
 	}
 	var now unix.Statx_t
