@@ -202,11 +202,11 @@ func (p peering) nexec(r row, dir string) (map[string]measurement, error) {
 		return nil, err
 	}
 	results := map[string]measurement{"nexec cold": cold}
+	if r.sessions > 0 {
+		return results, nil
+	}
 	time.Sleep(storeTime)
 	for _, name := range []string{"nexec known", "nexec again"} {
-		if r.sessions > 0 {
-			break
-		}
 		from := state
 		if name == "nexec known" {
 			// Another machine, so that the server has nothing of it.
@@ -227,9 +227,6 @@ func (p peering) nexec(r row, dir string) (map[string]measurement, error) {
 			return results, err
 		}
 		time.Sleep(storeTime)
-	}
-	if r.sessions > 0 {
-		return results, nil
 	}
 	if warm, err := p.warm(r, dir, host); err != nil {
 		return results, err

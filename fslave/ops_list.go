@@ -121,12 +121,7 @@ func (l *lister) entry(name string) error {
 		l.flush()
 		return unix.EFBIG
 	}
-	seen := l.c.shared(l.d, name, mode, &st)
-	l.c.s.fillAttr(&e.Attr, &st, mode, l.d.fd, name)
-	t.pos.qualify(&e.Attr)
-	if seen {
-		e.Attr.Flags &^= fsyscall.AttrUnwatched
-	}
+	l.c.fillNamed(&e.Attr, t, mode, &st)
 	l.reply.Entries = append(l.reply.Entries, e)
 	l.count++
 	l.size += entrySize + len(name) + len(e.Target)

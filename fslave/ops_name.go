@@ -47,12 +47,7 @@ func (c *call) lookUp(m *fsyscall.Lookup, a *fsyscall.Attr) (*node, error) {
 		c.leased = c.leased && err == unix.ENOENT
 		return nil, err
 	}
-	seen := c.shared(t.d, t.name, mode, &st)
-	c.s.fillAttr(a, &st, mode, t.d.fd, t.name)
-	t.pos.qualify(a)
-	if seen {
-		a.Flags &^= fsyscall.AttrUnwatched
-	}
+	c.fillNamed(a, t, mode, &st)
 	if c.node != nil {
 		return c.node, c.s.nodes.found(c.node, a.Dev, a.Ino)
 	}

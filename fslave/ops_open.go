@@ -128,35 +128,43 @@ func (c *call) reopen(f *found, flags int) (int, error) {
 
 func (c *call) fetch() (fsyscall.Message, error) {
 	m := c.body.(*fsyscall.Fetch)
-	f, err := c.look(m.ID, true)
+	reply := &fsyscall.OpenReply{}
+	return reply, c.readWhole(m.ID, &reply.Attr, func(fd int, _ *found) error {
+		return c.readInto(fd, 0, int(m.Size))
+	})
+}
+
+// readWhole has read read a regular file without leaving it open, and fills in
+// its attributes from after that.
+func (c *call) readWhole(id fsyscall.NodeID, a *fsyscall.Attr, read func(fd int, f *found) error) error {
+	f, err := c.look(id, true)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer f.done()
 	if err := kindError(f.kind()); err != nil {
-		return nil, err
+		return err
 	}
 	fd, err := c.reopen(f, unix.O_RDONLY)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer unix.Close(fd)
 	var quiet time.Time
 	if f.n.stdio == nil {
 		quiet = settling(fd)
 	}
-	if err := c.readInto(fd, 0, int(m.Size)); err != nil {
-		return nil, err
+	if err := read(fd, f); err != nil {
+		return err
 	}
-	reply := &fsyscall.OpenReply{}
 	if err := statFD(fd, &f.st); err != nil {
-		return nil, err
+		return err
 	}
-	f.fillAttr(&reply.Attr)
+	f.fillAttr(a)
 	if settled(quiet, &f.st) {
-		reply.Attr.Flags |= fsyscall.AttrSettled
+		a.Flags |= fsyscall.AttrSettled
 	}
-	return reply, nil
+	return nil
 }
 
 // create makes a file. O_EXCL keeps it from opening anything that is there.

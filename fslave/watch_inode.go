@@ -138,6 +138,17 @@ func (c *call) shared(d *dir, name string, mode Mode, st *unix.Statx_t) bool {
 	return true
 }
 
+// fillNamed fills in the attributes st of what was just found at t, which has
+// the mode given, and sees to its watch.
+func (c *call) fillNamed(a *fsyscall.Attr, t target, mode Mode, st *unix.Statx_t) {
+	seen := c.shared(t.d, t.name, mode, st)
+	c.s.fillAttr(a, st, mode, t.d.fd, t.name)
+	t.pos.qualify(a)
+	if seen {
+		a.Flags &^= fsyscall.AttrUnwatched
+	}
+}
+
 // hasNames tells whether st is of a regular file with several names.
 func hasNames(st *unix.Statx_t) bool {
 	return st.Nlink > 1 && st.Mode&unix.S_IFMT == unix.S_IFREG

@@ -276,14 +276,20 @@ func (s *Server) sendOpen(f *file, done func(syscall.Errno), try int) syscall.Er
 	return 0
 }
 
+// noATime is the flag with which n is opened: reads are answered from caches and
+// made ahead, so that the time of the last one means nothing. Only the owner may
+// leave it alone.
+func (s *Server) noATime(n *node) fsyscall.OpenFlags {
+	if me := s.cfg.Hello.UID; me == 0 || n.attr.UID == me {
+		return fsyscall.OpenNoATime
+	}
+	return 0
+}
+
 func (s *Server) openRequest(f *file) *fsyscall.Open {
 	n := f.node
 	req := &fsyscall.Open{ID: n.wire, File: f.id, Flags: f.flags}
-	if me := s.cfg.Hello.UID; me == 0 || n.attr.UID == me {
-		// Reads are answered from caches and made ahead, so that the time of the
-		// last one means nothing. Only the owner may leave it alone.
-		req.Flags |= fsyscall.OpenNoATime
-	}
+	req.Flags |= s.noATime(n)
 	if n.stdio != nil && (f.byStream || n.attr.Flags&fsyscall.AttrReadOnly != 0) {
 		req.ID = n.stdio.id // the export policy has it read-only, the user's redirection may not
 	}

@@ -304,11 +304,7 @@ func (s *Server) whole(n *node) {
 	g.file, g.data = s.newFileID(), make([]byte, size)
 	parts := (size + partSize - 1) / partSize
 	g.left = parts + 2
-	flags := fsyscall.OpenReadOnly
-	if me := s.cfg.Hello.UID; me == 0 || n.attr.UID == me {
-		flags |= fsyscall.OpenNoATime
-	}
-	s.askFor(g, fsyscall.OpOpen, &fsyscall.Open{ID: n.wire, File: g.file, Flags: flags}, &g.first, nil)
+	s.askFor(g, fsyscall.OpOpen, &fsyscall.Open{ID: n.wire, File: g.file, Flags: fsyscall.OpenReadOnly | s.noATime(n)}, &g.first, nil)
 	for at := 0; at < size; at += partSize {
 		reply := &fsyscall.Data{}
 		s.askFor(g, fsyscall.OpRead, &fsyscall.Read{File: g.file, Off: uint64(at), Size: uint32(min(partSize, size-at))}, reply, func() {
