@@ -122,12 +122,15 @@ func (b *bench) run(rowNames, linkNames, peerNames []string, out string) (err er
 func (b *bench) overLink(shape harness.Shape, nexecdPort, sshdPort int, rowNames, peerNames []string, report *report) error {
 	ports := map[string]int{"nexec-" + shape.Name: nexecdPort, "ssh-" + shape.Name: sshdPort}
 	for alias, port := range ports {
-		link, err := harness.NewLink(shape, fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			return err
+		if !shape.Direct() {
+			link, err := harness.NewLink(shape, fmt.Sprintf("127.0.0.1:%d", port))
+			if err != nil {
+				return err
+			}
+			defer link.Close()
+			port = link.Port()
 		}
-		defer link.Close()
-		if err := b.site.AddHost(alias, link.Port(), "Compression no"); err != nil {
+		if err := b.site.AddHost(alias, port, "Compression no"); err != nil {
 			return err
 		}
 	}

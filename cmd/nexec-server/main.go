@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/SumiTomohiko/nexec/cmd/collector"
+	"github.com/SumiTomohiko/nexec/cmd/tuning"
 	"github.com/SumiTomohiko/nexec/fsyscall"
 	"github.com/SumiTomohiko/nexec/relay"
 	"github.com/SumiTomohiko/nexec/subsystem"
@@ -35,7 +35,7 @@ const (
 
 func main() {
 	namespace.Main()
-	collector.Tune()
+	tuning.Tune()
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 

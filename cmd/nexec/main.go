@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"github.com/SumiTomohiko/nexec/client"
-	"github.com/SumiTomohiko/nexec/cmd/collector"
+	"github.com/SumiTomohiko/nexec/cmd/tuning"
 	"github.com/SumiTomohiko/nexec/fsyscall"
 	"github.com/SumiTomohiko/nexec/relay"
 	"github.com/SumiTomohiko/nexec/view"
@@ -26,7 +26,7 @@ func main() {
 		client.RunGuard()
 		return
 	}
-	collector.Tune()
+	tuning.Tune()
 	v := &voice{w: os.Stderr}
 	res, status := run(v, os.Args[1:])
 	if res.Signal != 0 {

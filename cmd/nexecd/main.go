@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/SumiTomohiko/nexec/cmd/collector"
+	"github.com/SumiTomohiko/nexec/cmd/tuning"
 )
 
 // options are the command line's. The letters are sshd's.
@@ -122,7 +122,7 @@ func quote(s string) string {
 }
 
 func main() {
-	collector.Tune()
+	tuning.Tune()
 	os.Exit(mainStatus(os.Args[1:], os.Stdout, os.Stderr))
 }
 

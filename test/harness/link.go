@@ -15,6 +15,10 @@ type Shape struct {
 	Rate  float64       // bytes per second and direction, 0 without a limit
 }
 
+// Direct tells whether nothing needs to be between the ends: a Link would only
+// take its share of the processors.
+func (s Shape) Direct() bool { return s.Delay == 0 && s.Rate == 0 }
+
 // RTT is the time of a round trip of few bytes.
 func (s Shape) RTT() time.Duration { return 2 * s.Delay }
 

@@ -1,9 +1,6 @@
-// Package collector keeps Go's garbage collector from running hundreds of times
-// a second where bulk data moves through a heap that is almost empty.
-package collector
+package tuning
 
 import (
-	"os"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -29,12 +26,8 @@ func percent(live uint64) int {
 // note of.
 type watch struct{ _ [16]byte }
 
-// Tune keeps GOGC at what the heap asks for from now on, unless the environment
-// says what it is to be. It is called once, by main.
-func Tune() {
-	if os.Getenv("GOGC") != "" {
-		return
-	}
+// tuneCollector keeps GOGC at what the heap asks for from now on.
+func tuneCollector() {
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	set := largest
 	debug.SetGCPercent(set)
