@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -158,16 +159,15 @@ type vectorWriter interface {
 	writeVector(parts [][]byte) error
 }
 
+// writeAll writes the parts, which it uses up, in as few system calls as w
+// allows.
 func writeAll(w io.Writer, parts [][]byte) error {
 	if v, ok := w.(vectorWriter); ok && len(parts) > 1 {
 		return v.writeVector(parts)
 	}
-	for _, p := range parts {
-		if _, err := w.Write(p); err != nil {
-			return err
-		}
-	}
-	return nil
+	buffers := net.Buffers(parts)
+	_, err := buffers.WriteTo(w)
+	return err
 }
 
 // CloseWrite tells the other end that nothing follows, where the byte stream

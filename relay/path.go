@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"time"
 )
 
@@ -273,7 +272,6 @@ func (p *path) measure(now time.Duration) {
 // from where they are.
 type batch struct {
 	w       io.Writer
-	vector  bool     // w takes several buffers in one system call
 	scratch []byte   // never grows: parts refer to it
 	from    int      // the start in scratch of the part being filled
 	parts   [][]byte // finished
@@ -284,12 +282,7 @@ type batch struct {
 }
 
 func newBatch(w io.Writer) *batch {
-	b := &batch{w: w, scratch: make([]byte, 0, maxBatch+2*copyBelow)}
-	switch w.(type) {
-	case *net.TCPConn, *net.UnixConn:
-		b.vector = true
-	}
-	return b
+	return &batch{w: w, scratch: make([]byte, 0, maxBatch+2*copyBelow)}
 }
 
 // small adds a frame of n bytes that fill writes.
@@ -324,17 +317,7 @@ func (b *batch) cut() {
 
 func (b *batch) flush(c *counters) error {
 	b.cut()
-	var err error
-	if b.vector && len(b.parts) > 1 {
-		bufs := net.Buffers(b.parts)
-		_, err = bufs.WriteTo(b.w)
-	} else {
-		for _, part := range b.parts {
-			if _, err = b.w.Write(part); err != nil {
-				break
-			}
-		}
-	}
+	err := writeAll(b.w, b.parts)
 	c.bytesOut.Add(uint64(b.size))
 	c.framesOut.Add(b.count)
 	return err
