@@ -80,12 +80,28 @@ func (s *session) exec(tag uint32, x *fsyscall.Exec) error {
 	if err == nil { // else it is no good hint
 		s.files.Expect(uses)
 	}
-	s.files.Prepare(x.Cwd, len(uses) == 0) // what it wants below is known, or guessed
-	if home := s.hello.Home; home != "" {
-		s.files.Prepare(home, false) // most programs look for their settings there
-	}
+	s.prepare(x.Cwd, len(uses) != 0)
 	s.wg.Go(c.live)
 	return nil
+}
+
+// settings are where, below the home directory, most programs look for theirs
+// and for what the user has installed alone.
+var settings = [...]string{"", "/.config", "/.local/lib"}
+
+// prepare has the directories asked for that a command is about to use. What it
+// wants in cwd is known, or guessed.
+func (s *session) prepare(cwd string, known bool) {
+	s.files.Prepare(cwd, !known)
+	home := s.hello.Home
+	if home == "" {
+		return
+	}
+	for _, dir := range settings {
+		if dir == "" || !known {
+			s.files.Prepare(home+dir, false)
+		}
+	}
 }
 
 func (c *command) reply(stage fsyscall.ExecStage, errno fsyscall.Errno, pid uint32) error {

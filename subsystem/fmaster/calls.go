@@ -371,6 +371,13 @@ func (c *caller) callInterruptible(cancel <-chan struct{}, via path, op fsyscall
 	}
 }
 
+// changing tells whether changes are on their way.
+func (c *caller) changing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.posted > 0
+}
+
 // reserve waits for room for a change of n bytes; every successful reserve is
 // followed by one post with the same number.
 func (c *caller) reserve(n int) error {

@@ -390,28 +390,3 @@ func (s *Server) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	res := s.calls.call(ordered, fsyscall.OpFsync, &fsyscall.Fsync{ID: n.wire}, &fsyscall.Empty{})
 	return fuse.Status(res.errno)
 }
-
-// StatFs implements fuse.RawFileSystem.
-func (s *Server) StatFs(_ <-chan struct{}, in *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
-	defer s.request(in.NodeId)()
-	s.mu.Lock()
-	n := s.nodes[fsyscall.NodeID(in.NodeId)]
-	if n == nil || n.synthetic {
-		n = s.root
-	}
-	via := n.via()
-	if s.attach(n, via) != 0 {
-		n = s.root
-	}
-	s.mu.Unlock()
-	var r fsyscall.StatFSReply
-	res := s.calls.call(via, fsyscall.OpStatFS, &fsyscall.StatFS{ID: n.wire}, &r)
-	if !res.ok() {
-		return fuse.Status(res.errno)
-	}
-	*out = fuse.StatfsOut{
-		Blocks: r.Blocks, Bfree: r.Bfree, Bavail: r.Bavail, Files: r.Files, Ffree: r.Ffree,
-		Bsize: r.Bsize, Frsize: r.Frsize, NameLen: r.NameLen,
-	}
-	return fuse.OK
-}

@@ -66,6 +66,7 @@ func (s *Server) Prepare(p string, below bool) {
 		at = next
 		s.prepareOne(at)
 	}
+	s.prepareFS(at)
 	if below {
 		at.entries().worked = true
 		s.lookBelow(at, belowLevels)

@@ -105,6 +105,7 @@ type Server struct {
 	content     contentCache
 	prefetch    prefetcher
 	working     working
+	fileSystems []*fsAnswer // the newest first, at most maxFS
 	twins       twins
 	binding     map[stdioKey]*binding // asked for and not yet looked up
 	aheadBytes  atomic.Int64
