@@ -117,6 +117,12 @@ func (f *localFiles) Sync(context.Context) ([]fsyscall.LostWrite, int, error) {
 	return f.lost, len(f.lost), nil
 }
 
+func (f *localFiles) syncs() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.synced
+}
+
 // client is the other end of a session, byte for byte what nexec sends.
 type client struct {
 	t     *testing.T
@@ -303,8 +309,8 @@ func TestCommand(t *testing.T) {
 	if b, err := os.ReadFile(c.dir + "/home/u/g"); string(b) != "new\n" {
 		t.Errorf("file written: %q, %v", b, err)
 	}
-	if c.files.synced != 1 {
-		t.Errorf("synced %d times", c.files.synced)
+	if n := c.files.syncs(); n != 1 {
+		t.Errorf("synced %d times", n)
 	}
 	// A second command of the same session.
 	out, _, exit = c.run(request(1, "sh", "-c", "kill -TERM $$"))

@@ -1,10 +1,16 @@
 package fmaster_test
 
 import (
+	"bytes"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // soon waits until script prints want, as it must within 300 ms of a change
@@ -81,4 +87,83 @@ func TestFlock(t *testing.T) {
 		w := newWorld(t, opts...)
 		w.sh("touch f; flock f true; flock -s f true; (flock 3; sleep 0.3; echo first) 3>f >out & sleep 0.1; flock f cat out; wait")
 	})
+}
+
+// A change of a directory on the way to a process's working directory takes
+// nothing from that: it is still there, and still has a name. Kernels before 6.2
+// have no means for that.
+func TestWorkingDirectoryStays(t *testing.T) {
+	gone := " (deleted)"
+	if kernelHas(t, 6, 2) {
+		gone = ""
+	}
+	w := newWorld(t)
+	in := func(name string) string { return filepath.Join(w.client, name) }
+	if err := os.MkdirAll(in("d/e/f"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		change func() error
+		seen   string // a script that prints "yes" once the change has come
+	}{
+		{"mode of the parent", func() error { return os.Chmod(in("d/e"), 0o711) }, "test $(stat -c %a d/e) = 711 && echo yes"},
+		{"mode of the parent's", func() error { return os.Chmod(in("d"), 0o711) }, "test $(stat -c %a d) = 711 && echo yes"},
+		{"its own mode", func() error { return os.Chmod(in("d/e/f"), 0o711) }, "test $(stat -c %a d/e/f) = 711 && echo yes"},
+		{"a name beside it", func() error { return os.WriteFile(in("d/e/new"), nil, 0o644) }, "test -e d/e/new && echo yes"},
+	} {
+		cmd := exec.Command("/bin/sh", "-ec", "cd "+w.mount+"/d/e/f; echo there; read go || exec readlink /proc/self/cwd")
+		stdin, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out syncBuffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(10 * time.Second); out.String() == "" && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		if err := c.change(); err != nil {
+			t.Fatal(err)
+		}
+		w.soon("yes", c.seen)
+		stdin.Close()
+		cmd.Wait()
+		here := "there\n" + filepath.Join(w.mount, "d/e/f")
+		if got := out.String(); got != here+"\n" && got != here+gone+"\n" {
+			t.Errorf("%s: %q, want %q", c.name, got, here)
+		}
+	}
+}
+
+func kernelHas(t *testing.T, major, minor int) bool {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
+	}
+	var haveMajor, haveMinor int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &haveMajor, &haveMinor); err != nil {
+		t.Fatal(err)
+	}
+	return haveMajor > major || haveMajor == major && haveMinor >= minor
+}
+
+// syncBuffer is a buffer that is read while a process writes.
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }

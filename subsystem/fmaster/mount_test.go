@@ -1,6 +1,7 @@
 package fmaster_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -252,6 +253,12 @@ func TestPosix(t *testing.T) {
 		for name := range posixtest.All {
 			t.Run(name, func(t *testing.T) {
 				out, err := posixOne(w.mount, name)
+				for range maxRaces {
+					if err == nil || !lostRace(name, out) {
+						break
+					}
+					out, err = posixOne(w.mount, name)
+				}
 				if err != nil && local[name] {
 					t.Errorf("%v\n%s", err, out)
 				}
@@ -260,7 +267,22 @@ func TestPosix(t *testing.T) {
 	})
 }
 
+// maxRaces is how often a race may be lost.
+const maxRaces = 3
+
+// lostRace tells of the one test that opens a name which another process
+// replaces all the time: a file that lost its name between its look-up and its
+// opening is out of the client's reach. The kernel then looks a second time,
+// and when that is in vain as well the program sees ESTALE, as on NFS.
+func lostRace(name string, out []byte) bool {
+	return name == "OpenSymlinkRace" && bytes.Contains(out, []byte("stale file handle"))
+}
+
 func posixOne(dir, name string) ([]byte, error) {
+	dir, err := os.MkdirTemp(dir, "posix")
+	if err != nil {
+		return nil, err
+	}
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestPosixInside$", "-test.v")
 	cmd.Env = append(os.Environ(), "NEXEC_POSIX_DIR="+filepath.Join(dir, name), "NEXEC_POSIX_TEST="+name)
 	return cmd.CombinedOutput()

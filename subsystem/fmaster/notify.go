@@ -1,9 +1,11 @@
 package fmaster
 
 import (
+	"encoding/binary"
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
 )
@@ -17,6 +19,7 @@ import (
 type notifier struct {
 	s   *Server
 	srv *fuse.Server
+	dev int // a descriptor of the same FUSE device as srv's, until stop
 
 	mu   sync.Mutex
 	cond sync.Cond
@@ -37,13 +40,14 @@ type entryKey struct {
 const notifyWorkers = 4
 
 func newNotifier(s *Server) *notifier {
-	k := &notifier{s: s, inodes: make(map[uint64]bool), entries: make(map[entryKey]struct{})}
+	k := &notifier{s: s, dev: -1, inodes: make(map[uint64]bool), entries: make(map[entryKey]struct{})}
 	k.cond.L = &k.mu
 	return k
 }
 
-func (k *notifier) start(srv *fuse.Server) {
-	k.srv = srv
+// start takes over dev, which stop closes.
+func (k *notifier) start(srv *fuse.Server, dev int) {
+	k.srv, k.dev = srv, dev
 	k.wg.Add(notifyWorkers)
 	for range notifyWorkers {
 		go k.run()
@@ -58,6 +62,13 @@ func (k *notifier) stop() {
 	k.cond.Broadcast()
 	k.mu.Unlock()
 	k.wg.Wait()
+	k.mu.Lock()
+	dev := k.dev
+	k.dev = -1
+	k.mu.Unlock()
+	if dev >= 0 {
+		unix.Close(dev)
+	}
 }
 
 // inode invalidates the kernel's attributes of n and, with pages, its content.
@@ -73,8 +84,9 @@ func (k *notifier) inode(n *node, pages bool) {
 // for it that a request under way may hold.
 func (k *notifier) attrNow(id fsyscall.NodeID) { k.srv.InodeNotify(uint64(id), -1, 0) }
 
-// entry invalidates what the kernel knows of a name, also that it does not
-// exist. It must not be used on a name at or above a mount point.
+// entry has the kernel look again before it uses what it knows of a name, also
+// that it does not exist. It must not be used on a name at or above a mount
+// point.
 func (k *notifier) entry(dir *node, name string) {
 	if dir.refs == 0 || dir.mounts.child(name) != nil {
 		return
@@ -99,7 +111,7 @@ func (k *notifier) run() {
 		for e := range k.entries {
 			delete(k.entries, e)
 			k.mu.Unlock()
-			k.srv.EntryNotify(e.parent, e.name)
+			k.expire(e)
 			k.mu.Lock()
 			break
 		}
@@ -117,3 +129,27 @@ func (k *notifier) run() {
 		k.mu.Unlock()
 	}
 }
+
+// expire makes the kernel ask again what a name leads to. The name is not taken
+// out of its cache, as by fuse.Server.EntryNotify, which would leave whoever
+// works in a directory of that name in one without a name: getcwd(2) fails there
+// until somebody comes along by the path. Kernels before 6.2 know no better and
+// do just that. See fuse_notify_inval_entry_out in linux/fuse.h.
+func (k *notifier) expire(e entryKey) {
+	const outHeader, entryHeader = 16, 16
+	n := outHeader + entryHeader + len(e.name) + 1
+	native := binary.NativeEndian
+	b := make([]byte, 0, n)
+	b = native.AppendUint32(b, uint32(n))
+	b = native.AppendUint32(b, notifyInvalEntry)
+	b = native.AppendUint64(b, 0)
+	b = native.AppendUint64(b, e.parent)
+	b = native.AppendUint32(b, uint32(len(e.name)))
+	b = native.AppendUint32(b, fuse.EXPIRE_ONLY)
+	b = append(append(b, e.name...), 0)
+	// ENOENT: the kernel does not know it anyway; ENODEV: the mount is gone.
+	_, _ = unix.Write(k.dev, b)
+}
+
+// notifyInvalEntry is FUSE_NOTIFY_INVAL_ENTRY.
+const notifyInvalEntry = 3

@@ -36,6 +36,7 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
 	"github.com/SumiTomohiko/nexec/relay"
@@ -170,6 +171,11 @@ func (s *Server) start(dev *os.File) error {
 	if err != nil {
 		return fmt.Errorf("duplicate the FUSE descriptor: %w", err)
 	}
+	notifyFD, err := dupFd(dev)
+	if err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("duplicate the FUSE descriptor: %w", err)
+	}
 	dev.Close()
 	opts := &fuse.MountOptions{
 		AllowOther:               true,
@@ -189,10 +195,11 @@ func (s *Server) start(dev *os.File) error {
 	}
 	srv, err := fuse.NewServer(s, fmt.Sprintf("/dev/fd/%d", fd), opts)
 	if err != nil {
+		unix.Close(notifyFD)
 		return err
 	}
 	s.fuseSrv = srv
-	s.notify.start(srv)
+	s.notify.start(srv, notifyFD)
 	s.calls.start(s.revoke)
 	return nil
 }
