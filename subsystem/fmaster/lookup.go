@@ -252,6 +252,29 @@ type asked struct {
 	via        path
 }
 
+// lookLazily looks a name up without anybody waiting for it. done gets what it
+// leads to, or nil, and the node that the answer would have made if the inode
+// was new; s.mu is held. It returns false when the name cannot be asked for.
+func (s *Server) lookLazily(dir *node, name string, done func(n, fresh *node)) bool {
+	via := dir.via()
+	if s.attach(dir, via) != 0 {
+		return false
+	}
+	q := asked{dir.gen, s.changes, s.newNode(), via}
+	reply := &fsyscall.AttrReply{}
+	req := &fsyscall.Lookup{Dir: dir.wire, Name: name, ID: q.fresh.wire}
+	s.calls.begin(via, fsyscall.OpLookup, req, &pendingCall{reply: reply, lazy: true, done: func(h fsyscall.Header, _ error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		n, errno := s.found(dir, name, q, &reply.Attr, result{syscall.Errno(h.Errno), h.Leased})
+		if errno != 0 {
+			n = nil
+		}
+		done(n, q.fresh)
+	}})
+	return true
+}
+
 // found takes in the answer to a Lookup. Its node is used unless the inode has
 // one already.
 func (s *Server) found(dir *node, name string, q asked, a *fsyscall.Attr, res result) (*node, syscall.Errno) {

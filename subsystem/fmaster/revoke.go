@@ -1,7 +1,6 @@
 package fmaster
 
 import (
-	"syscall"
 	"time"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
@@ -58,23 +57,15 @@ func (s *Server) learnLink(dir *node, name string) {
 		s.revokeTree(s.root) // it may be a name of anything
 		return
 	}
-	via := dir.via()
-	if s.attach(dir, via) != 0 {
-		return
-	}
-	s.linkAsks++
-	q := asked{dir.gen, s.changes, s.newNode(), via}
-	reply := &fsyscall.AttrReply{}
-	req := &fsyscall.Lookup{Dir: dir.wire, Name: name, ID: q.fresh.wire}
-	s.calls.begin(via, fsyscall.OpLookup, req, &pendingCall{reply: reply, lazy: true, done: func(h fsyscall.Header, _ error) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
+	begun := s.lookLazily(dir, name, func(n, fresh *node) {
 		s.linkAsks--
-		n, errno := s.found(dir, name, q, &reply.Attr, result{syscall.Errno(h.Errno), h.Leased})
-		if errno == 0 && n != nil && n != q.fresh && n.refs > 0 {
+		if n != nil && n != fresh && n.refs > 0 {
 			s.notify.inode(n, false)
 		}
-	}})
+	})
+	if begun {
+		s.linkAsks++
+	}
 }
 
 func (s *Server) revokeNode(n *node, what fsyscall.RevokeWhat) {

@@ -198,30 +198,23 @@ func (s *Server) lookAhead(dir *node, name string) {
 	if d.listing != nil && !d.big || d.whole || d.looking[name] != nil {
 		return
 	}
-	via := dir.via()
-	if s.attach(dir, via) != 0 {
+	ready := make(chan struct{})
+	begun := s.lookLazily(dir, name, func(n, _ *node) {
+		if delete(d.looking, name); len(d.looking) == 0 {
+			d.looking = nil
+		}
+		if n != nil {
+			s.came(n)
+		}
+		close(ready)
+	})
+	if !begun {
 		return
 	}
-	ready := make(chan struct{})
 	if d.looking == nil {
 		d.looking = make(map[string]chan struct{})
 	}
 	d.looking[name] = ready
-	q := asked{dir.gen, s.changes, s.newNode(), via}
-	reply := &fsyscall.AttrReply{}
-	req := &fsyscall.Lookup{Dir: dir.wire, Name: name, ID: q.fresh.wire}
-	s.calls.begin(via, fsyscall.OpLookup, req, &pendingCall{reply: reply, lazy: true, done: func(h fsyscall.Header, _ error) {
-		s.mu.Lock()
-		if delete(d.looking, name); len(d.looking) == 0 {
-			d.looking = nil
-		}
-		n, errno := s.found(dir, name, q, &reply.Attr, result{syscall.Errno(h.Errno), h.Leased})
-		if errno == 0 && n != nil {
-			s.came(n)
-		}
-		s.mu.Unlock()
-		close(ready)
-	}})
 }
 
 // came goes on with what is expected of n, now that its attributes are known:
