@@ -203,6 +203,7 @@ func fullDisk(dir string) error {
 			return fmt.Errorf("not stored: %+v", c.Stats())
 		}
 	}
+	// At once: the same flush may still be at work that has stored it.
 	large := make([]byte, 1<<20)
 	for n := range 10 {
 		c.Put(testKey(n, len(large)), large)

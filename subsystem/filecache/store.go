@@ -105,7 +105,7 @@ func (c *Cache) flush() {
 		}
 		if err := c.write(batch); err != nil {
 			c.disable(batch)
-			return
+			break // what was written before is still to be found
 		}
 		wrote = true
 		c.evict()
