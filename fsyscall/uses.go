@@ -11,7 +11,7 @@ type UseWhat uint8
 const (
 	UseName    UseWhat = 1 << iota // whether it is there, and its attributes
 	UseListing                     // the entries of a directory
-	UseContent                     // the content of a file
+	UseContent                     // the content of a file; with UseListing, of all files in the directory
 
 	useKnown = UseName | UseListing | UseContent
 )

@@ -44,6 +44,9 @@ type dirState struct {
 	// vain.
 	looking map[string]chan struct{}
 	missed  map[string]struct{}
+	// Until the listing comes: expecting says that some of the entries have
+	// node.expect, allContent that the content of every file is expected.
+	expecting, allContent bool
 	// ruled are the names of which the export policy may refuse a change; nil:
 	// not known.
 	ruled map[string]struct{}

@@ -76,6 +76,7 @@ func (s *Server) listing(dir *node, done func(listed)) *pendingCall {
 				d.listing = nil
 			}
 			s.takeListing(dir, gen, since, &l)
+			s.cameIn(dir)
 			if below := d.below; below > 0 {
 				d.below = 0
 				s.lookBelow(dir, below)

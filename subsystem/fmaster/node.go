@@ -102,6 +102,8 @@ const unleased = time.Second
 
 func (n *node) isDir() bool { return n.attr.Mode&modeType == modeDir }
 
+func (n *node) isRegular() bool { return n.attr.Mode&modeType == modeRegular }
+
 // fresh tells whether n's attributes may be used without asking.
 func (n *node) fresh(now time.Time) bool {
 	if n.synthetic {

@@ -99,6 +99,10 @@ func (s *Server) collectUses(n *node, p string, uses *[]fsyscall.PathUse) {
 	if d.whole && named > 1 && len(d.children) <= listWorth*named {
 		what |= fsyscall.UseListing
 	}
+	const read = fsyscall.UseName | fsyscall.UseContent
+	if what&fsyscall.UseListing != 0 && d.allRead() {
+		what |= fsyscall.UseContent
+	}
 	if what != 0 {
 		path := p
 		if p == "" {
@@ -113,11 +117,26 @@ func (s *Server) collectUses(n *node, p string, uses *[]fsyscall.PathUse) {
 	}
 	for _, c := range children {
 		// What the listing tells needs no mention of its own.
-		if what&fsyscall.UseListing != 0 && c.used == fsyscall.UseName && !c.isDir() {
+		if what&fsyscall.UseListing != 0 && c.used == fsyscall.UseName && !c.isDir() || what&fsyscall.UseContent != 0 && c.isRegular() && c.used&^read == 0 {
 			continue
 		}
 		s.collectUses(c, p+"/"+c.name, uses)
 	}
+}
+
+// allRead tells whether the content of each regular file was used, of two or
+// more: then the directory says so for all of them.
+func (d *dirState) allRead() bool {
+	files := 0
+	for _, c := range d.children {
+		if c.isRegular() {
+			if c.used&fsyscall.UseContent == 0 {
+				return false
+			}
+			files++
+		}
+	}
+	return files > 1
 }
 
 // Expect asks for what a command is likely to use, without waiting.
@@ -159,7 +178,11 @@ func (s *Server) expect(u fsyscall.PathUse) {
 		at = next
 	}
 	at.expect |= u.What
+	if at.parent != nil {
+		at.parent.dir.expecting = true
+	}
 	if u.What&fsyscall.UseListing != 0 {
+		at.entries().allContent = u.What&fsyscall.UseContent != 0
 		s.prepareBig(at)
 	} else if at.parent != nil && !at.known {
 		s.lookAhead(at.parent, at.name)
@@ -173,22 +196,25 @@ func (s *Server) expect(u fsyscall.PathUse) {
 // wanted.
 func (s *Server) prepareBig(n *node) {
 	if d := n.entries(); !d.whole && d.listing == nil && !n.synthetic {
-		s.list(n, bigMax, func(listed) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.cameIn(n)
-		})
+		s.list(n, bigMax, nil)
+	} else if d.whole {
+		s.cameIn(n)
 	}
 }
 
 // cameIn goes on with what is expected in dir, whose listing has come.
 func (s *Server) cameIn(dir *node) {
-	if dir.dir == nil {
+	d := dir.dir
+	if d == nil || !d.expecting && !d.allContent {
 		return
 	}
-	for _, c := range dir.dir.sorted(func(_ string, c *node) bool { return c.expect != 0 && c.known }) {
+	for _, c := range d.sorted(func(_ string, c *node) bool { return c.known && (c.expect != 0 || d.allContent && c.isRegular()) }) {
+		if d.allContent {
+			c.expect |= fsyscall.UseContent
+		}
 		s.came(c)
 	}
+	d.expecting, d.allContent = false, false
 }
 
 // lookAhead looks a name up without waiting, unless the directory's listing

@@ -68,10 +68,23 @@ func TestWorkingSet(t *testing.T) {
 			t.Errorf("%s: %b", p, what[p])
 		}
 	}
+	if src := "/home/u/repo/src"; what[src]&fsyscall.UseContent == 0 || what[src+"/a.c"] != 0 {
+		t.Errorf("all files of %s were read: %v", src, uses)
+	}
 	if packed, err := fsyscall.UnpackUses(fsyscall.PackUses(uses)); err != nil || !slices.Equal(packed, uses) {
 		t.Errorf("%v, %v", packed, err)
 	}
+	t.Run("expected", func(t *testing.T) { useAgain(t, client, want, uses, false) })
+	t.Run("listed already", func(t *testing.T) { useAgain(t, client, want, uses, true) })
+}
+
+// useAgain runs workScript in a session that expects uses, and that may be
+// about to list the working directory anyway, as for a client's first flight.
+func useAgain(t *testing.T, client, want string, uses []fsyscall.PathUse, listed bool) {
 	next := showWorld(t, client, fslave.Config{})
+	if listed {
+		next.srv.Prepare("/home/u/repo/src", false)
+	}
 	next.srv.Expect(uses)
 	next.srv.Prepare("/home/u", false) // as for every command
 	for deadline := time.Now().Add(20 * time.Second); next.stat("release") == 0 && time.Now().Before(deadline); {
