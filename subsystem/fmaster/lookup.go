@@ -51,6 +51,9 @@ func (s *Server) lookup(dirID fsyscall.NodeID, name string, out *fuse.EntryOut) 
 	switch {
 	case errno == 0:
 		s.use(n, fsyscall.UseName)
+		if n.isDir() && n.refs > 0 {
+			n.lookedAgain = time.Now().UnixNano()
+		}
 		s.fillEntry(n, out)
 	case errno == syscall.ENOENT:
 		s.miss(dir, name)

@@ -67,10 +67,13 @@ type node struct {
 	hasLink bool
 	xattrs  map[string]xattr // what is known of them; nil value: absent
 
-	refs     uint64 // the kernel's count of look-ups
-	attached attachState
-	pending  int // changes to it, or in it, that the client has not answered
-	gen      uint64
+	refs uint64 // the kernel's count of look-ups
+	// lookedAgain is when the kernel last got an answer about a directory that it
+	// knew already, in Unix nanoseconds; see notifier.again.
+	lookedAgain int64
+	attached    attachState
+	pending     int // changes to it, or in it, that the client has not answered
+	gen         uint64
 
 	dir   *dirState // of a directory
 	open  []*file
@@ -337,7 +340,7 @@ func (s *Server) endLease(n *node) {
 		if !c.synthetic && c.pending == 0 {
 			c.until = now
 			d.revoke(name)
-			s.notify.entry(n, name)
+			s.notify.again(n, name, c)
 		}
 	}
 	if n.refs > 0 {

@@ -3,6 +3,7 @@ package fmaster
 import (
 	"encoding/binary"
 	"sync"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -14,8 +15,9 @@ import (
 // process may hold that waits for us, so it is never done by a handler.
 //
 // The kernel itself sees to it that an answer on its way does not undo an
-// invalidation: it holds the directory's lock during a look-up and the page's
-// during a read, and gives attributes a version.
+// invalidation: it holds the directory's lock during a first look-up and the
+// page's during a read, and gives attributes a version. Of a name that it looks
+// up again it takes the answer in without a lock; see again.
 type notifier struct {
 	s   *Server
 	srv *fuse.Server
@@ -24,8 +26,8 @@ type notifier struct {
 	mu   sync.Mutex
 	cond sync.Cond
 	// What waits is a set, so it is bounded by what the kernel holds.
-	inodes  map[uint64]bool // whether the pages too
-	entries map[entryKey]struct{}
+	inodes  map[uint64]bool   // whether the pages too
+	entries map[entryKey]bool // whether only to be expired
 	stopped bool
 	wg      sync.WaitGroup
 }
@@ -40,7 +42,7 @@ type entryKey struct {
 const notifyWorkers = 4
 
 func newNotifier(s *Server) *notifier {
-	k := &notifier{s: s, dev: -1, inodes: make(map[uint64]bool), entries: make(map[entryKey]struct{})}
+	k := &notifier{s: s, dev: -1, inodes: make(map[uint64]bool), entries: make(map[entryKey]bool)}
 	k.cond.L = &k.mu
 	return k
 }
@@ -84,15 +86,32 @@ func (k *notifier) inode(n *node, pages bool) {
 // for it that a request under way may hold.
 func (k *notifier) attrNow(id fsyscall.NodeID) { k.srv.InodeNotify(uint64(id), -1, 0) }
 
-// entry has the kernel look again before it uses what it knows of a name, also
-// that it does not exist. It must not be used on a name at or above a mount
-// point.
-func (k *notifier) entry(dir *node, name string) {
+// entry takes a name out of the kernel's cache, also that it does not exist. It
+// must not be used on a name at or above a mount point.
+func (k *notifier) entry(dir *node, name string) { k.forgets(dir, name, false) }
+
+// lookTime is more than the kernel takes to take in an answer that it has got.
+const lookTime = time.Second
+
+// again has the kernel look again at a name in dir, which leads to n, before it
+// uses it. Out of the cache, a directory's name would leave those who work there
+// in one without a name: getcwd(2) fails until somebody comes along by the path.
+// So it is expired only, unless the kernel may be about to take in an answer to
+// a second look, which it does without any lock and which would undo that.
+func (k *notifier) again(dir *node, name string, n *node) {
+	k.forgets(dir, name, n.isDir() && (n.lookedAgain == 0 || time.Now().UnixNano()-n.lookedAgain > int64(lookTime)))
+}
+
+func (k *notifier) forgets(dir *node, name string, expire bool) {
 	if dir.refs == 0 || dir.mounts.child(name) != nil {
 		return
 	}
+	key := entryKey{uint64(dir.id), name}
 	k.mu.Lock()
-	k.entries[entryKey{uint64(dir.id), name}] = struct{}{}
+	if only, waits := k.entries[key]; waits {
+		expire = expire && only
+	}
+	k.entries[key] = expire
 	k.cond.Signal()
 	k.mu.Unlock()
 }
@@ -108,10 +127,14 @@ func (k *notifier) run() {
 			k.mu.Unlock()
 			return
 		}
-		for e := range k.entries {
+		for e, only := range k.entries {
 			delete(k.entries, e)
 			k.mu.Unlock()
-			k.expire(e)
+			if only {
+				k.expire(e)
+			} else {
+				k.srv.EntryNotify(e.parent, e.name)
+			}
 			k.mu.Lock()
 			break
 		}
@@ -130,11 +153,9 @@ func (k *notifier) run() {
 	}
 }
 
-// expire makes the kernel ask again what a name leads to. The name is not taken
-// out of its cache, as by fuse.Server.EntryNotify, which would leave whoever
-// works in a directory of that name in one without a name: getcwd(2) fails there
-// until somebody comes along by the path. Kernels before 6.2 know no better and
-// do just that. See fuse_notify_inval_entry_out in linux/fuse.h.
+// expire makes the kernel ask again what a name leads to, without taking it out
+// of its cache; that of a Linux before 6.2 does so all the same. See
+// fuse_notify_inval_entry_out in linux/fuse.h.
 func (k *notifier) expire(e entryKey) {
 	const outHeader, entryHeader = 16, 16
 	n := outHeader + entryHeader + len(e.name) + 1

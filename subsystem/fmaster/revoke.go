@@ -109,8 +109,11 @@ func (s *Server) revokeEntry(dir *node, name string, c *node) {
 		c.revoked = true // see settle
 		return
 	}
-	if c == nil || c.mounts == nil {
+	switch {
+	case c == nil:
 		s.notify.entry(dir, name)
+	case c.mounts == nil:
+		s.notify.again(dir, name, c)
 	}
 }
 
@@ -122,7 +125,7 @@ func (s *Server) revokeLate(n *node) {
 	if n.parent != nil {
 		n.parent.dir.revoke(n.name)
 		if n.mounts == nil {
-			s.notify.entry(n.parent, n.name)
+			s.notify.again(n.parent, n.name, n)
 		}
 	}
 }
@@ -145,7 +148,7 @@ func (s *Server) revokeTree(n *node) {
 		}
 		n.dir.whole, n.dir.absent = false, nil
 		if n.mounts == nil && n.parent != nil && n.refs > 0 {
-			s.notify.entry(n.parent, n.name)
+			s.notify.again(n.parent, n.name, n)
 		}
 		for name, c := range n.dir.children {
 			if !c.synthetic {

@@ -255,7 +255,7 @@ func (s *Server) forgetNames(n *node) {
 	}
 	for name, c := range n.dir.children {
 		if c.refs > 0 && !c.synthetic && c.mounts == nil {
-			s.notify.entry(n, name)
+			s.notify.again(n, name, c)
 		}
 	}
 }
