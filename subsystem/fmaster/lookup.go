@@ -214,15 +214,18 @@ func (s *Server) ask(dir *node, name string, list bool) (*node, syscall.Errno) {
 // client's numbers may lead to places that local programs have moved, while
 // the names in the tree were seen to be good. It takes the number of n back,
 // and if that was no help (try 1), or n is a directory, those of all above n
-// and below these. s.mu is held.
+// and below these. After that it is the turn of n's other names. s.mu is held.
 func (s *Server) mended(n *node, errno syscall.Errno, try int) bool {
 	switch errno {
 	case syscall.ESTALE, syscall.ENOTDIR, syscall.ELOOP:
 	default:
 		return false
 	}
-	if try >= maxMends || n.stdio != nil {
+	switch {
+	case n.stdio != nil:
 		return false
+	case try >= maxMends:
+		return s.otherName(n, try-maxMends)
 	}
 	if try == 0 && !n.isDir() {
 		if n.pending > 0 || n.parent == nil || n.attached == 0 {
@@ -244,8 +247,23 @@ func (s *Server) mended(n *node, errno syscall.Errno, try int) bool {
 	return true
 }
 
-// maxMends bounds how often a call is repeated.
-const maxMends = 2
+// maxMends bounds how often a call is repeated by the same name, and maxNames
+// how many others are tried.
+const (
+	maxMends = 2
+	maxNames = 4
+)
+
+// otherName makes another name of n the one that the client is told of: this
+// one may be gone, or be another file's, without that being known here yet.
+func (s *Server) otherName(n *node, try int) bool {
+	if n.isDir() || n.pending > 0 || n.attached == 0 || try >= min(len(n.more), maxNames) {
+		return false
+	}
+	s.forget(n)
+	n.prefer(n.more[0])
+	return true
+}
 
 // asked is a Lookup on its way: what dir.gen and s.changes were when it was
 // sent, the node that the client has been told of, and the stream.

@@ -1,0 +1,50 @@
+package fmaster
+
+import (
+	"net"
+	"syscall"
+	"testing"
+
+	"github.com/SumiTomohiko/nexec/fsyscall"
+	"github.com/SumiTomohiko/nexec/relay"
+)
+
+// A file of which one name is gone, without that being known, is reached by
+// another; each is tried once.
+func TestOtherNames(t *testing.T) {
+	a, b := net.Pipe()
+	l := relay.New(a, relay.Config{})
+	defer l.Close()
+	defer b.Close()
+	var st counters
+	root := &node{attached: attachedBoth}
+	s := &Server{root: root, wires: map[fsyscall.NodeID]*node{}, calls: newCaller(l, &st)}
+	n := &node{link: link{root, "a"}, more: []link{{root, "b"}, {root, "c"}}, wire: 7}
+	var tried []string
+	for try := 0; ; try++ {
+		if try > 10 {
+			t.Fatal("it never ends")
+		}
+		n.attached = attachedUrgent
+		tried = append(tried, n.name)
+		wire := n.wire
+		if !s.mended(n, syscall.ESTALE, try) {
+			break
+		}
+		if n.wire == wire {
+			t.Errorf("try %d: the client is told of %q by the number of another name", try, n.name)
+		}
+	}
+	want := []string{"a", "a", "a", "b", "c"}
+	if len(tried) != len(want) {
+		t.Fatalf("tried %q, want %q", tried, want)
+	}
+	for i := range want {
+		if tried[i] != want[i] {
+			t.Fatalf("tried %q, want %q", tried, want)
+		}
+	}
+	if s.mended(&node{link: link{root, "d"}}, syscall.ESTALE, maxMends) {
+		t.Error("a file with one name is tried by another")
+	}
+}
