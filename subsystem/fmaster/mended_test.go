@@ -48,3 +48,22 @@ func TestOtherNames(t *testing.T) {
 		t.Error("a file with one name is tried by another")
 	}
 }
+
+// A file whose first name is in a directory that is gone is reached by another.
+func TestNameInLostDirectory(t *testing.T) {
+	a, b := net.Pipe()
+	l := relay.New(a, relay.Config{})
+	defer l.Close()
+	defer b.Close()
+	var st counters
+	root := &node{attached: attachedBoth}
+	s := &Server{root: root, wires: map[fsyscall.NodeID]*node{}, calls: newCaller(l, &st)}
+	lost := &node{}
+	n := &node{link: link{lost, "a"}, more: []link{{lost, "b"}, {root, "c"}}, wire: 7}
+	if errno := s.attach(n, urgent); errno != 0 || n.link != (link{root, "c"}) {
+		t.Errorf("%v by %q", errno, n.name)
+	}
+	if errno := s.attach(&node{link: link{lost, "a"}, more: []link{{lost, "b"}}}, urgent); errno != syscall.ESTALE {
+		t.Errorf("no name is left, and yet %v", errno)
+	}
+}

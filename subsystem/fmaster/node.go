@@ -392,7 +392,16 @@ func (s *Server) attach(n *node, via path) syscall.Errno {
 		}
 		return syscall.ESTALE
 	}
-	if errno := s.attach(n.parent, via); errno != 0 {
+	errno := s.attach(n.parent, via)
+	for range n.more {
+		if errno == 0 {
+			break
+		}
+		// The directory of this name is gone; that of another may not be.
+		n.prefer(n.more[0])
+		errno = s.attach(n.parent, via)
+	}
+	if errno != 0 {
 		return errno
 	}
 	s.calls.attach(via, &fsyscall.Attach{Dir: n.parent.wire, Name: n.name, ID: n.wire, Ino: n.key.ino, Dev: n.key.dev})
