@@ -376,7 +376,7 @@ func TestPersistStop(t *testing.T) {
 	defer cancel()
 	nexec := s.command(ctx)
 	sh := s.Command(ctx, "bash", "--norc", "--noprofile", "-i")
-	sh.Env = append(nexec.Env, "PS1=")
+	sh.Env = append(nexec.Env, "PS1=at-the-prompt")
 	term, err := harness.NewTerminal(sh, 24, 80)
 	if err != nil {
 		t.Fatal(err)
@@ -387,6 +387,7 @@ func TestPersistStop(t *testing.T) {
 		{"\x1a", "Stopped"},
 		{"stty -a | grep -c -- -icanon; fg\n", "0"},
 		{"word\n", "got-word"},
+		{"", "at-the-prompt"}, // what is typed before is the command's
 		{"echo status-$?; exit\n", "status-0"},
 	} {
 		if err := term.Send(step.send); err != nil {
