@@ -120,27 +120,43 @@ for f in $(seq 20); do echo "int f$f(void);" >inc/f$f.h; printf '#include "f%d.h
 		name, script string
 		most, again  int // the first time, and with the working set of the first
 	}{
-		{"echo", "/bin/echo hi", 3, 3},
-		{"find", "find tree -printf '%s\\n' | wc -l", 6, 4},
-		{"git status", gitEnv + "cd repo && git status --porcelain", 18, 6},
-		{"git grep", gitEnv + "cd repo && ! git grep -q nothing-has-this", 14, 6},
-		{"compile", "cd prog && make -s -B -j2 && ./prog", 12, 10},
-		{"untar", "tar xf small.tar", 10, 10},
+		{"echo", "/bin/echo hi", 3, 2},
+		{"find", "find tree -printf '%s\\n' | wc -l", 5, 3},
+		{"git status", gitEnv + "cd repo && git status --porcelain", 14, 4},
+		{"git grep", gitEnv + "cd repo && ! git grep -q nothing-has-this", 8, 6},
+		{"compile", "cd prog && make -s -B -j2 && ./prog", 9, 5},
+		{"untar", "tar xf small.tar", 10, 5},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			for _, most := range []int{c.most, c.again} {
-				r := s.run(t, "", "--stats", "box", "sh", "-ec", c.script)
-				m := trips.FindStringSubmatch(r.err)
-				if r.code != 0 || m == nil {
-					t.Fatal(r)
-				}
-				n, err := strconv.Atoi(m[1])
-				must(t, err)
-				t.Logf("%d round trips", n)
-				if n > most {
-					t.Errorf("%d round trips, at most %d are expected; --stats says:\n%s", n, most, r.err)
-				}
-			}
+			s.fewTrips(t, c.script, c.most, true)
+			s.fewTrips(t, c.script, c.again, false)
 		})
+	}
+}
+
+// fewTrips runs a script, for the first time or not, and wants it to wait for
+// at most so many round trips. What a busy machine answers late is waited for,
+// so the best of three runs counts.
+func (s *site) fewTrips(t *testing.T, script string, most int, first bool) {
+	t.Helper()
+	for try := 1; ; try++ {
+		if first {
+			must(t, os.RemoveAll(filepath.Join(s.Home, ".local/state/nexec/worksets")))
+		}
+		r := s.run(t, "", "--stats", "box", "sh", "-ec", script)
+		m := trips.FindStringSubmatch(r.err)
+		if r.code != 0 || m == nil {
+			t.Fatal(r)
+		}
+		n, err := strconv.Atoi(m[1])
+		must(t, err)
+		t.Logf("%d round trips", n)
+		if n <= most {
+			return
+		}
+		if try == 3 {
+			t.Errorf("%d round trips, at most %d are expected; --stats says:\n%s", n, most, r.err)
+			return
+		}
 	}
 }
