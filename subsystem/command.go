@@ -85,9 +85,9 @@ func (s *session) exec(tag uint32, x *fsyscall.Exec) error {
 	return nil
 }
 
-// settings are where, below the home directory, most programs look for theirs
+// settings are where, below the home directory, many programs look for theirs
 // and for what the user has installed alone.
-var settings = [...]string{"", "/.config", "/.local/lib"}
+var settings = [...]string{"/.config", "/.local/lib"}
 
 // prepare has the directories asked for that a command is about to use. What it
 // wants in cwd is known, or guessed.
@@ -97,10 +97,12 @@ func (s *session) prepare(cwd string, known bool) {
 	if home == "" {
 		return
 	}
+	s.files.Prepare(home, false) // most programs look for their settings there
+	if known {
+		return
+	}
 	for _, dir := range settings {
-		if dir == "" || !known {
-			s.files.Prepare(home+dir, false)
-		}
+		s.files.Prepare(home+dir, false)
 	}
 }
 

@@ -1,12 +1,12 @@
 package fmaster_test
 
 import (
-	"bytes"
+	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -117,22 +117,25 @@ func TestWorkingDirectoryStays(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var out syncBuffer
-		cmd.Stdout, cmd.Stderr = &out, &out
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Stderr = cmd.Stdout
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		for end := time.Now().Add(10 * time.Second); out.String() == "" && time.Now().Before(end); {
-			time.Sleep(time.Millisecond)
-		}
+		out := bufio.NewReader(stdout)
+		there, _ := out.ReadString('\n')
 		if err := c.change(); err != nil {
 			t.Fatal(err)
 		}
 		w.soon("yes", c.seen)
 		stdin.Close()
+		rest, _ := io.ReadAll(out)
 		cmd.Wait()
 		here := "there\n" + filepath.Join(w.mount, "d/e/f")
-		if got := out.String(); got != here+"\n" && got != here+gone+"\n" {
+		if got := there + string(rest); got != here+"\n" && got != here+gone+"\n" {
 			t.Errorf("%s: %q, want %q", c.name, got, here)
 		}
 	}
@@ -148,22 +151,4 @@ func kernelHas(t *testing.T, major, minor int) bool {
 		t.Fatal(err)
 	}
 	return haveMajor > major || haveMajor == major && haveMinor >= minor
-}
-
-// syncBuffer is a buffer that is read while a process writes.
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }

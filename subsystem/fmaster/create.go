@@ -228,7 +228,7 @@ func (s *Server) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *
 		// Someone on the client was faster, or it was known but not to the
 		// kernel: open it.
 		n, errno = s.find(dir, name)
-		if errno == 0 && n.attr.Mode&modeType != modeRegular {
+		if errno == 0 && !n.isRegular() {
 			errno = syscall.ESTALE // the kernel looks again and sees what it is
 			s.notify.entry(dir, name)
 		}

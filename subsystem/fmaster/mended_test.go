@@ -2,6 +2,7 @@ package fmaster
 
 import (
 	"net"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -9,16 +10,25 @@ import (
 	"github.com/SumiTomohiko/nexec/relay"
 )
 
+// unheard is a server that has a root only, and whose client never answers.
+func unheard(t *testing.T) *Server {
+	a, b := net.Pipe()
+	l := relay.New(a, relay.Config{})
+	t.Cleanup(func() {
+		b.Close()
+		l.Close()
+	})
+	return &Server{
+		root: &node{attached: attachedBoth}, wires: map[fsyscall.NodeID]*node{},
+		calls: newCaller(l, &counters{}),
+	}
+}
+
 // A file of which one name is gone, without that being known, is reached by
 // another; each is tried once.
 func TestOtherNames(t *testing.T) {
-	a, b := net.Pipe()
-	l := relay.New(a, relay.Config{})
-	defer l.Close()
-	defer b.Close()
-	var st counters
-	root := &node{attached: attachedBoth}
-	s := &Server{root: root, wires: map[fsyscall.NodeID]*node{}, calls: newCaller(l, &st)}
+	s := unheard(t)
+	root := s.root
 	n := &node{link: link{root, "a"}, more: []link{{root, "b"}, {root, "c"}}, wire: 7}
 	var tried []string
 	for try := 0; ; try++ {
@@ -36,13 +46,8 @@ func TestOtherNames(t *testing.T) {
 		}
 	}
 	want := []string{"a", "a", "a", "b", "c"}
-	if len(tried) != len(want) {
+	if !slices.Equal(tried, want) {
 		t.Fatalf("tried %q, want %q", tried, want)
-	}
-	for i := range want {
-		if tried[i] != want[i] {
-			t.Fatalf("tried %q, want %q", tried, want)
-		}
 	}
 	if s.mended(&node{link: link{root, "d"}}, syscall.ESTALE, maxMends) {
 		t.Error("a file with one name is tried by another")
@@ -51,13 +56,8 @@ func TestOtherNames(t *testing.T) {
 
 // A file whose first name is in a directory that is gone is reached by another.
 func TestNameInLostDirectory(t *testing.T) {
-	a, b := net.Pipe()
-	l := relay.New(a, relay.Config{})
-	defer l.Close()
-	defer b.Close()
-	var st counters
-	root := &node{attached: attachedBoth}
-	s := &Server{root: root, wires: map[fsyscall.NodeID]*node{}, calls: newCaller(l, &st)}
+	s := unheard(t)
+	root := s.root
 	lost := &node{}
 	n := &node{link: link{lost, "a"}, more: []link{{lost, "b"}, {root, "c"}}, wire: 7}
 	if errno := s.attach(n, urgent); errno != 0 || n.link != (link{root, "c"}) {

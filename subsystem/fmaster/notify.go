@@ -99,7 +99,7 @@ const lookTime = time.Second
 // So it is expired only, unless the kernel may be about to take in an answer to
 // a second look, which it does without any lock and which would undo that.
 func (k *notifier) again(dir *node, name string, n *node) {
-	k.forgets(dir, name, n.isDir() && (n.lookedAgain == 0 || time.Now().UnixNano()-n.lookedAgain > int64(lookTime)))
+	k.forgets(dir, name, n.isDir() && time.Now().UnixNano()-n.lookedAgain > int64(lookTime))
 }
 
 func (k *notifier) forgets(dir *node, name string, expire bool) {

@@ -157,7 +157,7 @@ func (s *Server) guessNear(n *node) {
 // name, and none if there are so many that they are a store.
 func smallFiles(dir *node) []*node {
 	files := dir.dir.sorted(func(_ string, c *node) bool {
-		return c.attr.Mode&modeType == modeRegular && c.attr.Size <= nearSize
+		return c.isRegular() && c.attr.Size <= nearSize
 	})
 	if len(files) > nearFiles {
 		return nil

@@ -36,7 +36,7 @@ func (s *Server) keyOf(a *fsyscall.Attr) filecache.Key {
 // nodeKey is keyOf for what is known of n, if that is the client's word. s.mu
 // is held.
 func (s *Server) nodeKey(n *node) (filecache.Key, bool) {
-	if s.cfg.Cache == nil || !n.asClient || n.pending > 0 || n.stdio != nil || n.attr.Mode&modeType != modeRegular ||
+	if s.cfg.Cache == nil || !n.asClient || n.pending > 0 || n.stdio != nil || !n.isRegular() ||
 		n.attr.Size == 0 || n.attr.Size > maxRecalled {
 		return filecache.Key{}, false
 	}

@@ -72,10 +72,7 @@ func (s *Server) prepareFS(n *node) {
 // waiting. s.mu is held.
 func (s *Server) askFS(n *node, via path) *fsAnswer {
 	a := &fsAnswer{of: n, changes: s.changes, ready: make(chan struct{})}
-	if len(s.fileSystems) == maxFS {
-		s.fileSystems = slices.Delete(s.fileSystems, maxFS-1, maxFS)
-	}
-	s.fileSystems = slices.Insert(s.fileSystems, 0, a)
+	s.fileSystems = slices.Insert(s.fileSystems[:min(len(s.fileSystems), maxFS-1)], 0, a)
 	s.calls.begin(via, fsyscall.OpStatFS, &fsyscall.StatFS{ID: n.wire}, &pendingCall{
 		reply: &a.reply,
 		done: func(h fsyscall.Header, _ error) {

@@ -18,7 +18,7 @@ const (
 // isProgram tells whether n is likely to be mapped by the kernel or by a dynamic
 // linker.
 func (n *node) isProgram() bool {
-	return n.attr.Mode&modeType == modeRegular && (n.attr.Mode&0o111 != 0 || strings.Contains(n.name, ".so"))
+	return n.isRegular() && (n.attr.Mode&0o111 != 0 || strings.Contains(n.name, ".so"))
 }
 
 // wantsWhole counts a read out of order and tells whether the whole file is to
