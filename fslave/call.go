@@ -1,8 +1,6 @@
 package fslave
 
 import (
-	"encoding/binary"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
@@ -268,7 +266,7 @@ func (c *call) reply(kind fsyscall.Kind, body fsyscall.Message, err error) {
 		c.s.send(b)
 		return
 	}
-	binary.LittleEndian.PutUint32(b[len(b)-4:], uint32(len(c.bulk)))
+	fsyscall.Announce(b, len(c.bulk))
 	c.s.send(b, c.bulk)
 }
 

@@ -22,6 +22,7 @@ type file struct {
 	err    error
 	refs   int  // guarded by fileTable.mu
 	closed bool // released; the last user closes fd
+	out    writeout
 }
 
 // fileTable holds the open files, and which of them are open on a node.

@@ -115,6 +115,9 @@ func (c *call) write() (fsyscall.Message, error) {
 		}
 		done += n
 	}
+	if !m.Append {
+		c.s.wrote(f, int64(m.Off), len(m.Data))
+	}
 	return c.written(f, uint64(len(m.Data)))
 }
 

@@ -189,19 +189,19 @@ func (s *Server) Serve() error {
 	return err
 }
 
-// next reads one message and executes it. It returns false at the end.
+// next reads messages and executes them, up to the first that need not end
+// before another is read. It returns false at the end.
 func (s *Server) next() bool {
 	s.input.Lock()
 	c, err := s.read()
+	for err == nil && c.inline() {
+		c.run()
+		c, err = s.read()
+	}
 	if err != nil {
 		s.ended = err
 		s.input.Unlock()
 		return false
-	}
-	if c.inline() {
-		c.run()
-		s.input.Unlock()
-		return true
 	}
 	c.prepare()
 	switch {

@@ -12,3 +12,9 @@ func ExtendWrite(b, more []byte) []byte {
 	binary.LittleEndian.PutUint32(b[at:], n+uint32(len(more)))
 	return append(b, more...)
 }
+
+// Announce makes b, an encoded message whose last field is a byte string that
+// is empty, the beginning of one in which that has n bytes, which follow b.
+func Announce(b []byte, n int) {
+	binary.LittleEndian.PutUint32(b[len(b)-4:], uint32(n))
+}

@@ -28,6 +28,7 @@ func (s *Stream) Read(b []byte) (int, error) {
 		n += c
 		if f.off += c; headerSize+f.off == len(f.buf) {
 			s.take(f)
+			s.l.pool.put(f)
 		}
 	}
 	return n, nil
@@ -37,30 +38,68 @@ func (s *Stream) Read(b []byte) (int, error) {
 // returns it. The error is io.EOF when the peer called CloseWrite after its
 // last message, io.ErrUnexpectedEOF when it did so within one.
 func (s *Stream) ReadMessage(buf []byte) ([]byte, error) {
+	buf = buf[:0]
+	err := s.message(func(f *frame) {
+		buf = append(buf, f.payload()...)
+		s.l.pool.put(f)
+	})
+	return buf, err
+}
+
+// Received is a message as it came, in Parts. Nothing of it is used any more
+// once Free was called.
+type Received struct {
+	Parts  [][]byte
+	l      *Link
+	frames []*frame
+}
+
+// ReadParts is ReadMessage without the copy that makes the message one piece.
+// It uses the memory of m, which is free or new.
+func (s *Stream) ReadParts(m *Received) error {
+	m.l = s.l
+	return s.message(func(f *frame) {
+		m.Parts = append(m.Parts, f.payload())
+		m.frames = append(m.frames, f)
+	})
+}
+
+// Free gives the memory of the message back.
+func (m *Received) Free() {
+	for _, f := range m.frames {
+		m.l.pool.put(f)
+	}
+	clear(m.frames)
+	clear(m.Parts)
+	m.frames, m.Parts = m.frames[:0], m.Parts[:0]
+}
+
+// message reads one message and gives its frames to take, whose they are.
+func (s *Stream) message(take func(*frame)) error {
 	s.rmu.Lock()
 	defer s.rmu.Unlock()
-	buf = buf[:0]
+	size := 0
 	for within := false; ; within = true {
 		f, err := s.head(true)
 		if err != nil {
 			if within && err == io.EOF {
 				err = io.ErrUnexpectedEOF
 			}
-			return nil, err
+			return err
 		}
 		if err := s.expand(f); err != nil {
-			return nil, err
+			return err
 		}
-		if len(buf)+len(f.payload()) > MaxMessage {
+		if size += len(f.payload()); size > MaxMessage {
 			err := broken("stream %d: a message of more than %d bytes", s.id, MaxMessage)
 			s.l.fail(err)
-			return nil, err
+			return err
 		}
-		buf = append(buf, f.payload()...)
 		more := f.flags&flagMore != 0
 		s.take(f)
+		take(f)
 		if !more {
-			return buf, nil
+			return nil
 		}
 	}
 }
@@ -118,7 +157,7 @@ func (s *Stream) head(wait bool) (*frame, error) {
 	}
 }
 
-// take removes the first frame, which the reader is done with.
+// take removes the first frame, which is the reader's from now on.
 func (s *Stream) take(f *frame) {
 	l := s.l
 	l.mu.Lock()
@@ -128,7 +167,6 @@ func (s *Stream) take(f *frame) {
 	}
 	s.recvQ.pop()
 	s.consumed += f.taken
-	l.pool.put(f)
 	if s.recvQ.head == nil && s.consumed-s.grownAt >= s.window && s.window < s.most {
 		s.window = min(2*s.window, s.most)
 		s.grownAt = s.consumed

@@ -68,19 +68,18 @@ func closeWrite(conn *MessageConn) error {
 
 // forwardCalls runs until the peer ends s, which is no error.
 func forwardCalls(s *Stream, conn *MessageConn) error {
-	var buf []byte
+	var m Received
 	for {
-		m, err := s.ReadMessage(buf)
-		switch {
+		switch err := s.ReadParts(&m); {
 		case err == io.EOF:
 			return nil
 		case err != nil:
 			return err
 		}
-		if err := conn.WriteMessage(m); err != nil {
+		if err := conn.WriteMessage(m.Parts...); err != nil {
 			return fmt.Errorf("file service: %w", err)
 		}
-		buf = m
+		m.Free()
 	}
 }
 

@@ -127,20 +127,14 @@ func (s *Stream) WriteMessage(parts ...[]byte) error {
 	}
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
-	off := 0 // in parts[0]
+	src := source{parts: parts}
 	for {
 		n := min(left, s.payload())
 		if _, err := s.waitRoom(n, nil); err != nil {
 			return err
 		}
 		f := s.l.pool.get(n)
-		for b := f.payload(); len(b) > 0; {
-			c := copy(b, parts[0][off:])
-			b = b[c:]
-			if off += c; off == len(parts[0]) {
-				parts, off = parts[1:], 0
-			}
-		}
+		src.fill(f.payload())
 		if left -= n; left > 0 {
 			f.flags = flagMore
 		}

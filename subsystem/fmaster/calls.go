@@ -43,7 +43,6 @@ type caller struct {
 	err     error
 
 	bufs messagePool // for replies
-	outs messagePool // for calls
 	wg   sync.WaitGroup
 }
 
@@ -291,16 +290,11 @@ func (c *caller) begin(via path, op fsyscall.Op, m fsyscall.Message, p *pendingC
 	c.stats.call(op)
 	tag, err := c.register(p)
 	if err == nil {
-		var b []byte
-		if p.cost >= partSize {
-			b = c.outs.get()
-		}
-		if b == nil {
-			b = make([]byte, 0, smallCall+p.cost)
-		}
-		b, err = fsyscall.AppendMessage(b[:0], fsyscall.Header{Kind: fsyscall.KindCall, Op: op, Tag: tag}, m)
+		var o outgoing
+		o, err = c.encode(fsyscall.Header{Kind: fsyscall.KindCall, Op: op, Tag: tag}, m, p.cost)
 		if err == nil {
-			c.transmit(via, outgoing{b, tag, p.data}, p.cost == 0 && !p.lazy)
+			o.data = p.data
+			c.transmit(via, o, p.cost == 0 && !p.lazy)
 			return tag
 		}
 	}

@@ -9,9 +9,40 @@ import (
 
 // outgoing is a message that waits for its sender.
 type outgoing struct {
-	b    []byte
-	tag  uint32
-	data *node // whose content it carries, or nil
+	b      []byte
+	packed *relay.Packed // in the place of b
+	tag    uint32
+	data   *node // whose content it carries, or nil
+}
+
+func (o *outgoing) len() int {
+	if o.packed != nil {
+		return o.packed.Len()
+	}
+	return len(o.b)
+}
+
+// packFrom is from how much data on a write is not joined with the next any more,
+// but copied to where it is sent from.
+const packFrom = 64 << 10
+
+// encode makes the message of a call. The data of a large write is copied just
+// once, to where the link sends it from.
+func (c *caller) encode(h fsyscall.Header, m fsyscall.Message, cost int) (outgoing, error) {
+	w, ok := m.(*fsyscall.Write)
+	if !ok || len(w.Data) < packFrom || len(w.Data) > fsyscall.MaxData {
+		b, err := fsyscall.AppendMessage(make([]byte, 0, smallCall+cost), h, m)
+		return outgoing{b: b, tag: h.Tag}, err
+	}
+	head := *w
+	head.Data = nil
+	b, err := fsyscall.AppendMessage(make([]byte, 0, smallCall), h, &head)
+	if err != nil {
+		return outgoing{}, err
+	}
+	fsyscall.Announce(b, len(w.Data))
+	packed, err := c.link.Pack(b, w.Data)
+	return outgoing{packed: packed, tag: h.Tag}, err
 }
 
 // transmit hands a message to the sender of its stream. What waits there is
@@ -30,7 +61,7 @@ func (c *caller) transmit(via path, o outgoing, waited bool) {
 	}
 	first := len(c.queue[1]) == 0
 	c.queue[1] = append(c.queue[1], o)
-	c.queued += len(o.b)
+	c.queued += o.len()
 	switch {
 	case waited || c.queued >= batchBytes:
 		c.hurry = true
@@ -78,11 +109,16 @@ func (c *caller) send(i int, st *relay.Stream) {
 			return
 		}
 		for _, o := range q {
-			if err := st.WriteMessage(o.b); err != nil {
+			var err error
+			if o.packed != nil {
+				err = st.WritePacked(o.packed)
+			} else {
+				err = st.WriteMessage(o.b)
+			}
+			if err != nil {
 				c.stop(err)
 				return
 			}
-			c.outs.put(o.b)
 		}
 	}
 }
@@ -100,7 +136,7 @@ func (c *caller) dequeue(i int) []outgoing {
 	}
 	n, size := 0, 0
 	for n < len(q) && size < batchBytes {
-		size += len(q[n].b)
+		size += q[n].len()
 		n++
 	}
 	c.queued -= size
@@ -127,8 +163,8 @@ func (c *caller) dropData(n *node) {
 		delete(c.pending, o.tag)
 		c.settle(p)
 		c.unsent = append(c.unsent, p)
-		c.queued -= len(o.b)
-		c.stats.neverSent.Add(uint64(len(o.b)))
+		c.queued -= o.len()
+		c.stats.neverSent.Add(uint64(o.len()))
 	}
 	clear(c.queue[1][len(kept):])
 	c.queue[1] = kept
