@@ -26,6 +26,9 @@ func (s *Server) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	f.ahead.release(s)
 	f.ahead.mu.Unlock()
 	delete(s.files, f.id)
+	for owner := range f.posixOwners {
+		s.unlockOwner(f, owner)
+	}
 	for i := range n.open {
 		if n.open[i] == f {
 			n.open = append(n.open[:i], n.open[i+1:]...)

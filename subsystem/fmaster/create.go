@@ -244,7 +244,7 @@ func (s *Server) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *
 	s.files[f.id] = f
 	n.open = append(n.open, f)
 	s.fillEntry(n, &out.EntryOut)
-	out.OpenOut = fuse.OpenOut{Fh: uint64(f.id), OpenFlags: s.openedFlags(n)}
+	out.OpenOut = fuse.OpenOut{Fh: uint64(f.id), OpenFlags: s.openedFlags(f)}
 	return fuse.OK
 }
 
@@ -273,7 +273,7 @@ func (s *Server) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateO
 	s.files[f.id] = f
 	n.open = append(n.open, f)
 	s.fillEntry(n, &out.EntryOut)
-	out.OpenOut = fuse.OpenOut{Fh: uint64(f.id), OpenFlags: s.openedFlags(n)}
+	out.OpenOut = fuse.OpenOut{Fh: uint64(f.id), OpenFlags: s.openedFlags(f)}
 	return fuse.OK
 }
 

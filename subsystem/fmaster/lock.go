@@ -38,6 +38,7 @@ func (s *Server) lockFile(in *fuse.LkIn) (*file, path, syscall.Errno) {
 	if f == nil {
 		return nil, ordered, syscall.EBADF
 	}
+	f.node.locking = true
 	if errno := s.ensureRemote(f); errno != 0 {
 		return nil, ordered, errno
 	}
@@ -124,8 +125,8 @@ func (s *Server) locked(f *file, owner uint64, flock bool) {
 	}
 }
 
-// unlockOwner drops owner's fcntl locks when it closes a descriptor. s.mu is
-// held.
+// unlockOwner drops owner's fcntl locks when it closes a descriptor; see
+// openedFlags for those that it may have closed before. s.mu is held.
 func (s *Server) unlockOwner(f *file, owner uint64) {
 	for _, g := range f.node.open {
 		if _, held := g.posixOwners[owner]; held {

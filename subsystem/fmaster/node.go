@@ -83,6 +83,7 @@ type node struct {
 	// dirtyTimes: Mtime was made up by writes since it was last set.
 	dirtyTimes bool
 	dropped    bool
+	locking    bool // a program has asked for a lock on it
 	ours       bool // made by the session and not touched by anybody else since
 	revoked    bool // while changes were on their way
 	// fetching is closed when the content asked for ahead has come; guessed is

@@ -165,16 +165,24 @@ func (s *Server) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fus
 	s.files[f.id] = f
 	n.open = append(n.open, f)
 	out.Fh = uint64(f.id)
-	out.OpenFlags = s.openedFlags(n)
+	out.OpenFlags = s.openedFlags(f)
 	return fuse.OK
 }
 
-// openedFlags tells the kernel whether its pages of n are still good.
-func (s *Server) openedFlags(n *node) uint32 {
-	if s.cfg.Hello.NoCache {
-		return 0
+// openedFlags tells the kernel what it need not ask about f: for pages of it
+// that it has, since learn and revoke invalidate those that are not good any
+// more, and at close(2). There is nothing to report to a reader, and no lock to
+// drop unless programs lock the file; the first one who does so through a
+// descriptor like f loses its lock when the last duplicate of that is closed.
+func (s *Server) openedFlags(f *file) uint32 {
+	var flags uint32
+	if !s.cfg.Hello.NoCache {
+		flags |= fuse.FOPEN_KEEP_CACHE
 	}
-	return fuse.FOPEN_KEEP_CACHE // learn and revoke invalidate what is not
+	if !f.writable() && !f.node.locking {
+		flags |= fuse.FOPEN_NOFLUSH
+	}
+	return flags
 }
 
 // certain tells whether what is known of n is under a lease or the session's
