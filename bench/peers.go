@@ -107,11 +107,14 @@ func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + 
 // rsync is the manual way: push, run, pull, over one connection. Cold has
 // nothing there; warm has the tree of the run before.
 func (p peering) rsync(r row, dir string) (map[string]measurement, error) {
-	there := filepath.Join(p.site.Server, "tmp", "rsync-"+r.name)
-	if err := os.RemoveAll(there); err != nil {
+	// It goes with the site, at the end: see putAway.
+	there, err := os.MkdirTemp(filepath.Join(p.site.Server, "tmp"), "rsync-"+r.name+"-")
+	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(there)
+	if r.bytes > 0 {
+		defer os.RemoveAll(there)
+	}
 	socket := filepath.Join(p.site.Client, "mux")
 	ssh := fmt.Sprintf("%s -o ControlMaster=auto -o ControlPath=%s -o ControlPersist=30", p.sshCommand(), socket)
 	host := "ssh-" + p.shape.Name
