@@ -40,6 +40,16 @@ func (c *contentCache) get(n *node) []byte {
 
 func (c *contentCache) has(n *node) bool { return c.byID[n] != nil }
 
+// is tells whether data, which get returned, is still n's content.
+func (c *contentCache) is(n *node, data []byte) bool {
+	e := c.byID[n]
+	if e == nil {
+		return false
+	}
+	now := e.Value.(*content).data
+	return len(now) == len(data) && &now[0] == &data[0]
+}
+
 // put keeps data, which it takes over, as n's content.
 func (c *contentCache) put(n *node, data []byte) {
 	c.remove(n)

@@ -243,6 +243,9 @@ func (s *Server) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *
 	f.node = n
 	s.files[f.id] = f
 	n.open = append(n.open, f)
+	if f.writable() {
+		s.awaitPages(n)
+	}
 	s.fillEntry(n, &out.EntryOut)
 	out.OpenOut = fuse.OpenOut{Fh: uint64(f.id), OpenFlags: s.openedFlags(f)}
 	return fuse.OK

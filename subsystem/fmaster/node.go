@@ -91,6 +91,10 @@ type node struct {
 	fetching   chan struct{}
 	guessed    int
 	guessEpoch uint32
+	// paged: the kernel has pages of it, as far as we know; paging is closed when
+	// those that are on their way are there. See pages.go.
+	paged  bool
+	paging chan struct{}
 	// used is what programs used of it, expect what they are likely to.
 	used, expect fsyscall.UseWhat
 
@@ -367,6 +371,7 @@ func (s *Server) Forget(id, nlookup uint64) {
 	if n.refs > 0 {
 		return
 	}
+	n.paged = false
 	s.drop(n)
 	if n.refs == 0 && n.parent != nil && n.attached != 0 && n.pending == 0 && len(n.open) == 0 && !n.isDir() {
 		// It stays as an entry of its directory's listing, but the client need

@@ -164,6 +164,11 @@ func (s *Server) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fus
 	}
 	s.files[f.id] = f
 	n.open = append(n.open, f)
+	if f.writable() {
+		s.awaitPages(n)
+	} else {
+		s.givePages(f)
+	}
 	out.Fh = uint64(f.id)
 	out.OpenFlags = s.openedFlags(f)
 	return fuse.OK

@@ -88,6 +88,7 @@ func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 		s.mu.Unlock()
 		return nil, fuse.EBADF
 	}
+	f.node.paged = true
 	if n, ok := s.readContent(f, buf, in.Offset); ok {
 		s.mu.Unlock()
 		s.stats.hits.Add(1)
@@ -117,8 +118,8 @@ func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 	size := f.node.attr.Size
 	s.mu.Unlock()
 	data, errno := s.readAhead(f, buf, in.Offset, size, via)
-	if errno == syscall.EBADF {
-		// The open that it followed failed, and may have been repeated since.
+	if ofOpen(errno) {
+		// The open that it followed may have been repeated since.
 		s.mu.Lock()
 		s.awaitOpen(f)
 		errno = f.err
@@ -140,6 +141,16 @@ func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 		return readLast(f, buf, in.Offset, errno)
 	}
 	return data, fuse.OK
+}
+
+// ofOpen tells whether a read failed because the open that it followed had: with
+// the error of that, or because there is no such file any more.
+func ofOpen(errno syscall.Errno) bool {
+	switch errno {
+	case syscall.EBADF, syscall.ESTALE, syscall.ENOTDIR, syscall.ELOOP, syscall.EACCES, syscall.EPERM:
+		return true
+	}
+	return false
 }
 
 // readLast ends a read that failed. A file that has lost its name before the
@@ -441,6 +452,7 @@ func (s *Server) dataChanged(n *node) {
 	s.lastContent(n)
 	s.content.remove(n)
 	s.resetAhead(n)
+	n.paged = false
 	if n.refs > 0 {
 		s.notify.inode(n, true)
 	}

@@ -96,6 +96,7 @@ func (s *Server) writeBehind(n *node) bool {
 // wrote applies a write to what is known of n.
 func (s *Server) wrote(n *node, off uint64, data []byte) {
 	s.content.write(n, off, data)
+	n.paged = true
 	s.resetAhead(n)
 	const page = 4096 // what file systems allocate, nearly all
 	end := off + uint64(len(data))
@@ -135,6 +136,9 @@ func (s *Server) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOu
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.nodes[fsyscall.NodeID(in.NodeId)]
+	if n != nil && in.Valid&fuse.FATTR_SIZE != 0 {
+		s.awaitPages(n)
+	}
 	errno := s.setAttrOf(n, in)
 	if errno != 0 {
 		return fuse.Status(errno)
