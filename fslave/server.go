@@ -70,7 +70,8 @@ type Server struct {
 	bufs   sync.Pool // of *[]byte
 	data   dataPool
 
-	slow   chan struct{} // a token per call that may wait for a disk
+	slow   chan struct{}  // a token per call that may wait for a disk
+	opens  sync.WaitGroup // opens under way; added to, and waited for, with input
 	others sync.WaitGroup
 	done   chan struct{} // closed when the connection has ended
 
@@ -195,6 +196,9 @@ func (s *Server) next() bool {
 	s.input.Lock()
 	c, err := s.read()
 	for err == nil && c.inline() {
+		if c.changes() {
+			s.opens.Wait() // of names that it may take away, or of modes
+		}
 		c.run()
 		c, err = s.read()
 	}
@@ -204,6 +208,10 @@ func (s *Server) next() bool {
 		return false
 	}
 	c.prepare()
+	opens := c.h.Op == fsyscall.OpOpen
+	if opens {
+		s.opens.Add(1)
+	}
 	switch {
 	case c.h.Op == fsyscall.OpFsync:
 		s.slow <- struct{}{}
@@ -218,6 +226,9 @@ func (s *Server) next() bool {
 	default:
 		s.input.Unlock()
 		c.run()
+	}
+	if opens {
+		s.opens.Done()
 	}
 	return true
 }

@@ -207,18 +207,12 @@ func (s *Server) remove(dirID uint64, name string, isDir bool) fuse.Status {
 		s.calls.unreserve(0)
 		return fuse.Status(errno)
 	}
-	n := dir.entries().children[name]
+	n := s.keptOpen(dir, name)
 	op := fsyscall.OpUnlink
 	msg := func() fsyscall.Message { return &fsyscall.Unlink{Dir: dir.wire, Name: name} }
 	if isDir {
 		op = fsyscall.OpRmdir
 		msg = func() fsyscall.Message { return &fsyscall.Rmdir{Dir: dir.wire, Name: name} }
-	}
-	if n != nil {
-		// Those that have it open go on using it: let the client open it first.
-		for _, f := range n.open {
-			s.ensureRemote(f)
-		}
 	}
 	if s.behind(dir, name) && n != nil && (!isDir || n.dir != nil && n.dir.whole && n.dir.leased && n.dir.until.IsZero()) {
 		if isDir && len(n.dir.children) > 0 {
@@ -253,6 +247,32 @@ func (s *Server) remove(dirID uint64, name string, isDir bool) fuse.Status {
 		s.vanished(dir, name)
 	}
 	return fuse.Status(res.errno)
+}
+
+// keptOpen returns the entry name of dir once the client has been asked to open
+// what programs have open by it: they go on using it when a change that is sent
+// from now on takes the name away. s.mu is held and may be let go of.
+func (s *Server) keptOpen(dir *node, name string) *node {
+	for range maxRetries {
+		if n := dir.entries().children[name]; n == nil || !s.openInOrder(n) {
+			return n
+		}
+	}
+	return dir.entries().children[name]
+}
+
+// openInOrder sees to it that no open of n is overtaken by a change. It tells
+// whether it let go of s.mu.
+func (s *Server) openInOrder(n *node) (waited bool) {
+	for i := 0; i < len(n.open); i++ {
+		f := n.open[i]
+		f.inOrder = true
+		if s.ensureRemote(f) == 0 && f.opened != ordered && !f.isAnswered() {
+			s.awaitOpen(f)
+			waited = true
+		}
+	}
+	return waited
 }
 
 // removed takes an entry out of the tree after, or together with, its removal.

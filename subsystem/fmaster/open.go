@@ -23,6 +23,7 @@ type file struct {
 	// its reply has come. Until then what uses the file must go the same way.
 	opened   path
 	answered chan struct{}
+	inOrder  bool          // it must not be overtaken by a change that follows
 	byStream bool          // opened by the number of a standard stream
 	err      syscall.Errno // the open failed after it was reported done
 	// posixOwners and flockOwners have held locks through this file.
@@ -240,7 +241,7 @@ func (s *Server) openRemote(f *file, done func(syscall.Errno)) syscall.Errno {
 // mended.
 func (s *Server) sendOpen(f *file, done func(syscall.Errno), try int) syscall.Errno {
 	n := f.node
-	via := path(n.pending > 0 || f.writable())
+	via := path(n.pending > 0 || f.writable() || f.inOrder)
 	if errno := s.attach(n, via); errno != 0 {
 		return errno
 	}

@@ -34,10 +34,8 @@ func (s *Server) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName s
 		return fuse.Status(errno)
 	}
 	r := rename{from, to, oldName, newName, fsyscall.RenameFlags(in.Flags)}
-	if old := to.entries().children[newName]; old != nil && r.flags == 0 {
-		for _, f := range old.open {
-			s.ensureRemote(f)
-		}
+	if r.flags == 0 {
+		s.keptOpen(to, newName)
 	}
 	if s.renameCertain(r) {
 		return fuse.Status(s.renameBehind(r))
