@@ -57,7 +57,7 @@ func (r rename) message() *fsyscall.Rename {
 // renameCertain tells whether a rename can be made without waiting: both ends
 // known, a file or a directory that replaces nothing, and one file system.
 func (s *Server) renameCertain(r rename) bool {
-	if !s.behind(r.from, r.oldName) || !s.behind(r.to, r.newName) || r.flags == fsyscall.RenameExchange {
+	if !s.behind(r.from, r.oldName) || !s.behind(r.to, r.newName) || r.flags == fsyscall.RenameExchange || r.same() {
 		return false
 	}
 	n, old := r.from.dir.children[r.oldName], r.to.dir.children[r.newName]
@@ -67,7 +67,15 @@ func (s *Server) renameCertain(r rename) bool {
 	if n.isDir() && r.from != r.to && (n.attr.Access&accessW == 0 || s.isAbove(n, r.to)) {
 		return false // ".." has to be changed in it; or it would be moved into itself
 	}
-	return old == nil || !old.isDir() && !n.isDir() && old != n
+	return old == nil || !old.isDir() && !n.isDir()
+}
+
+// same tells whether both names are of one file, in which case rename(2) succeeds
+// and does nothing. The kernel sees to it where it knows, which is not for the
+// hard links of a symbolic link.
+func (r rename) same() bool {
+	n, old := r.from.entries().children[r.oldName], r.to.entries().children[r.newName]
+	return n != nil && old != nil && (n == old || n.key == old.key && n.key != inodeKey{})
 }
 
 func (s *Server) isAbove(n, below *node) bool {
@@ -107,7 +115,7 @@ func (s *Server) renameNow(r rename) syscall.Errno {
 	res := s.changeNow(func() result {
 		return s.calls.call(ordered, fsyscall.OpRename, r.message(), &fsyscall.Empty{})
 	}, r.from, r.to)
-	if res.ok() {
+	if res.ok() && !r.same() {
 		s.renamed(r)
 	} else if res.errno == syscall.ENOENT {
 		s.vanished(r.from, r.oldName)
