@@ -25,16 +25,25 @@ const (
 	writeoutStep = 8 << 20
 )
 
-// wrote takes note of a write to f, which the caller keeps from being closed.
-func (s *Server) wrote(f *file, off int64, n int) {
-	w := &f.out
+// due takes note of a write and returns what should now go to the disk, if
+// anything.
+func (w *writeout) due(off int64, n int) (begun, length int64) {
 	if off != w.next {
 		w.begun = off
 	}
 	w.next = off + int64(n)
-	begun, length := w.begun, w.next-w.begun
-	if w.next < writeoutFrom || length < writeoutStep || !w.busy.CompareAndSwap(false, true) {
-		return
+	if w.next < writeoutFrom || w.next-w.begun < writeoutStep {
+		return 0, 0
+	}
+	return w.begun, w.next - w.begun
+}
+
+// wrote takes note of a write to f, which the caller keeps from being closed.
+func (s *Server) wrote(f *file, off int64, n int) {
+	w := &f.out
+	begun, length := w.due(off, n)
+	if length == 0 || !w.busy.CompareAndSwap(false, true) {
+		return // nothing is due, or the disk has not taken what was
 	}
 	if _, err := s.files.pin(f.id); err != nil {
 		w.busy.Store(false)
