@@ -138,6 +138,10 @@ func (b *bench) overLink(shape harness.Shape, nexecdPort, sshdPort int, rowNames
 		if !chosen(rowNames, r.name) {
 			continue
 		}
+		if line := shape.Carries(r.bytes); line > b.max/2 {
+			fmt.Printf("%-10s %-10s left out: the line alone takes %s\n", shape.Name, r.name, line.Round(time.Second))
+			continue
+		}
 		dir := filepath.Join(b.site.Work, r.name)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err

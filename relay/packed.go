@@ -19,13 +19,14 @@ func (l *Link) Pack(parts ...[]byte) (*Packed, error) {
 		return nil, fmt.Errorf("%w: %d bytes where %d are allowed", ErrTooLong, p.size, MaxMessage)
 	}
 	src := source{parts: parts}
-	for left := p.size; left > 0; {
+	for left := p.size; ; {
 		f := l.pool.get(min(left, MaxPayload))
 		src.fill(f.payload())
-		left -= len(f.payload())
 		p.frames = append(p.frames, f)
+		if left -= len(f.payload()); left == 0 {
+			return p, nil
+		}
 	}
-	return p, nil
 }
 
 // Len returns the message's length in bytes.

@@ -22,6 +22,14 @@ func (s Shape) Direct() bool { return s.Delay == 0 && s.Rate == 0 }
 // RTT is the time of a round trip of few bytes.
 func (s Shape) RTT() time.Duration { return 2 * s.Delay }
 
+// Carries is how long a line of this shape takes for n bytes.
+func (s Shape) Carries(n int64) time.Duration {
+	if s.Rate == 0 {
+		return 0
+	}
+	return time.Duration(float64(n) / s.Rate * float64(time.Second))
+}
+
 // Link is a TCP proxy that stands for a long line: all its connections share
 // one rate per direction, and each byte arrives one delay after the line has
 // taken it. It needs no privileges and no netem.
@@ -53,7 +61,7 @@ func (l *line) take(at time.Time, n int, rate float64) time.Time {
 	if l.free.Before(at) {
 		l.free = at
 	}
-	l.free = l.free.Add(time.Duration(float64(n) / rate * float64(time.Second)))
+	l.free = l.free.Add(Shape{Rate: rate}.Carries(int64(n)))
 	return l.free
 }
 
