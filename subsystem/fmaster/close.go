@@ -101,13 +101,7 @@ func (s *Server) sendTimes(f *file) {
 		return
 	}
 	n.dirtyTimes = false
-	s.begin(n)
-	s.calls.begin(ordered, fsyscall.OpSetAttr, &fsyscall.SetAttr{ID: n.wire, File: f.id, Mask: fsyscall.SetMtime, Mtime: n.attr.Mtime},
-		&pendingCall{lazy: true, reply: &fsyscall.AttrReply{}, done: func(h fsyscall.Header, _ error) {
-			s.mu.Lock()
-			s.settle(n, 0) // a file that is not the user's own keeps the client's time
-			s.mu.Unlock()
-		}})
+	s.sendMtime(n, f.id)
 }
 
 // Flush implements fuse.RawFileSystem: close(2). It reports a change of the file

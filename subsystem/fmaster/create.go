@@ -32,6 +32,7 @@ func (s *Server) newChild(dir *node, name string, mode uint32) *node {
 	}
 	s.place(dir, name, n)
 	s.told(n, ordered)
+	s.untimed(n)
 	return n
 }
 

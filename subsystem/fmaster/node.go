@@ -80,7 +80,7 @@ type node struct {
 	gone  bool // its last name was removed
 	err   syscall.Errno
 	stdio *stdioNode
-	// dirtyTimes: Mtime was made up by writes since it was last set.
+	// dirtyTimes: Mtime was made up by changes since it was last set.
 	dirtyTimes bool
 	dropped    bool
 	locking    bool // a program has asked for a lock on it
@@ -450,6 +450,9 @@ func (s *Server) setAttr(n *node, a *fsyscall.Attr, leased bool) {
 		n.attr.Ino = s.visibleIno(a)
 	}
 	n.known, n.asClient = true, false
+	if !n.isRegular() {
+		n.dirtyTimes = false // the client's
+	}
 	n.until = time.Time{}
 	if !leased || a.Flags&fsyscall.AttrUnwatched != 0 || n.isDir() && (n.dir == nil || !n.dir.leased) {
 		n.until = time.Now().Add(s.unleased())
@@ -495,5 +498,6 @@ func (s *Server) touch(n *node, data bool) {
 	n.attr.Ctime, n.asClient = t, false
 	if data {
 		n.attr.Mtime = t
+		s.untimed(n)
 	}
 }

@@ -103,6 +103,7 @@ type Server struct {
 	cut         []cutGuess // what the budget of aheadUnused ended
 	lost        []fsyscall.LostWrite
 	lostN       int
+	timeless    []*node // see sendShownTimes
 	content     contentCache
 	prefetch    prefetcher
 	working     working
@@ -259,8 +260,11 @@ func (s *Server) StdioPath(cmd uint32, slot int) string {
 // most fsyscall.MaxLost of the number returned beside them. Each is returned
 // once.
 func (s *Server) Sync(ctx context.Context) ([]fsyscall.LostWrite, int, error) {
+	s.mu.Lock()
+	sent := s.sendShownTimes()
+	s.mu.Unlock()
 	var err error
-	if s.calls.unanswered() {
+	if sent || s.calls.unanswered() {
 		err = s.calls.barrier(ctx)
 	}
 	s.mu.Lock()
