@@ -168,7 +168,7 @@ func (s *Server) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fus
 	if f.writable() {
 		s.awaitPages(n)
 	} else {
-		s.givePages(f)
+		s.givePages(n)
 	}
 	out.Fh = uint64(f.id)
 	out.OpenFlags = s.openedFlags(f)

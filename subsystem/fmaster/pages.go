@@ -1,8 +1,6 @@
 package fmaster
 
-import (
-	"github.com/hanwen/go-fuse/v2/fuse"
-)
+import "github.com/hanwen/go-fuse/v2/fuse"
 
 // The content of a small file that is known when a program opens it goes into
 // the kernel's page cache before the answer: no read is asked for then, which
@@ -14,12 +12,11 @@ import (
 // gets it so before it is through. What came after a change on the client is
 // taken out again.
 
-// givePages gives the content of f to the kernel if that is known and the kernel
+// givePages gives the content of n to the kernel if that is known and the kernel
 // may need it. s.mu is held and let go of.
-func (s *Server) givePages(f *file) {
-	n := f.node
+func (s *Server) givePages(n *node) {
 	data := s.content.get(n)
-	if f.writable() || s.cfg.Hello.NoCache || n.paged || n.paging != nil || n.pending > 0 || n.stdio != nil ||
+	if s.cfg.Hello.NoCache || n.paged || n.paging != nil || n.pending > 0 || n.stdio != nil ||
 		len(data) == 0 || len(data) > inlineMax || uint64(len(data)) != n.attr.Size {
 		return
 	}

@@ -1,8 +1,6 @@
 package fmaster
 
-import (
-	"github.com/SumiTomohiko/nexec/fsyscall"
-)
+import "github.com/SumiTomohiko/nexec/fsyscall"
 
 // A change that is sent behind gets its time twice: here, where the session
 // shows it at once, and on the client, when it arrives. What the session has
@@ -27,14 +25,12 @@ func (s *Server) untimed(n *node) {
 // any. s.mu is held.
 func (s *Server) sendShownTimes() bool {
 	sent := false
+	me := s.cfg.Hello.UID
 	for _, n := range s.timeless {
-		me := s.cfg.Hello.UID
-		if !n.dirtyTimes || n.dropped || n.gone || n.parent == nil || n.err != 0 || me != 0 && n.attr.UID != me {
-			n.dirtyTimes = false
-			continue
-		}
+		shown := n.dirtyTimes
 		n.dirtyTimes = false
-		if s.attach(n, ordered) == 0 {
+		own := me == 0 || n.attr.UID == me
+		if shown && own && !n.dropped && !n.gone && n.parent != nil && n.err == 0 && s.attach(n, ordered) == 0 {
 			s.sendMtime(n, 0)
 			sent = true
 		}
