@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -97,7 +98,7 @@ func startFiles(cfg Files, stdio map[int]int) (*fileService, error) {
 	}
 	defer closeAll(dups)
 	if err == nil {
-		err = f.cmd.Start()
+		err = startUnhurried(f.cmd)
 	}
 	if err != nil {
 		f.closeConns()
@@ -110,6 +111,25 @@ func startFiles(cfg Files, stdio map[int]int) (*fileService, error) {
 		close(f.ended)
 	})
 	return f, nil
+}
+
+// monitorSlack is how late the timers of fslave may be, in nanoseconds. Whatever
+// it does is a system call, during which Go's monitor thread would look at it
+// every 20 us: that took as much processor time as the half of its work.
+// Nothing in fslave waits for less than milliseconds.
+const monitorSlack = 500_000
+
+// startUnhurried starts a program whose timers may be late by monitorSlack,
+// which is inherited from the thread that makes the process; see
+// PR_SET_TIMERSLACK in prctl(2).
+func startUnhurried(c *exec.Cmd) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	if err == nil && unix.Prctl(unix.PR_SET_TIMERSLACK, monitorSlack, 0, 0, 0) == nil {
+		defer unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0)
+	}
+	return c.Start()
 }
 
 // filesSocket returns both ends of a socketpair. A socket is faster than two

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/SumiTomohiko/nexec/rawio"
 )
 
 // retryPause is OpenSSH's between ConnectionAttempts.
@@ -33,7 +35,7 @@ func dialTCP(ctx context.Context, c *Config) (net.Conn, error) {
 		for _, addr := range addrs {
 			var conn net.Conn
 			if conn, err = dialAddr(ctx, c, addr.Unmap()); err == nil {
-				return conn, nil
+				return rawio.NewConn(conn), nil
 			}
 			if ctx.Err() != nil {
 				return nil, ctx.Err()

@@ -6,12 +6,14 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/SumiTomohiko/nexec/rawio"
 )
 
 // Pipes is a byte stream of two files: a program's standard input and output,
 // or the pipes to a child.
 type Pipes struct {
-	r, w *os.File
+	r, w *rawio.File
 	head []byte // read already, to be read again
 }
 
@@ -53,7 +55,7 @@ func NewPipes(r, w *os.File) (*Pipes, error) {
 	return p, nil
 }
 
-func pollable(f *os.File, number uintptr) (*os.File, error) {
+func pollable(f *os.File, number uintptr) (*rawio.File, error) {
 	fd, err := unix.FcntlInt(number, unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return nil, fmt.Errorf("duplicate %s: %w", f.Name(), err)
@@ -64,7 +66,7 @@ func pollable(f *os.File, number uintptr) (*os.File, error) {
 	}
 	// It is faster so, and as correct if the kernel refuses.
 	unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, pipeSize)
-	return os.NewFile(uintptr(fd), f.Name()), nil
+	return rawio.NewFile(os.NewFile(uintptr(fd), f.Name()))
 }
 
 // useUp closes f. Numbers 0 to 2 must not fall to whatever is opened next.
@@ -94,71 +96,16 @@ func (p *Pipes) Read(b []byte) (int, error) {
 
 func (p *Pipes) Write(b []byte) (int, error) { return p.w.Write(b) }
 
-func (p *Pipes) writeVector(parts [][]byte) error { return writeVector(p.w, parts) }
-
-// BlockingPipes is a byte stream of two files that are read and written as
-// they are: for a program whose only way to end is that its input does, which
-// spares it the poller between itself and the kernel.
-type BlockingPipes struct{ R, W *os.File }
-
-func (p BlockingPipes) Read(b []byte) (int, error)  { return p.R.Read(b) }
-func (p BlockingPipes) Write(b []byte) (int, error) { return p.W.Write(b) }
-
-func (p BlockingPipes) writeVector(parts [][]byte) error { return writeVector(p.W, parts) }
-
-// writeVector writes the parts, which it uses up, in as few system calls as
-// the file allows.
-func writeVector(f *os.File, parts [][]byte) error {
-	c, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	write := func(fd uintptr) (done bool) {
-		for {
-			for len(parts) > 0 && len(parts[0]) == 0 {
-				parts = parts[1:]
-			}
-			if len(parts) == 0 {
-				return true
-			}
-			n, err := unix.Writev(int(fd), parts)
-			switch {
-			case err == unix.EINTR:
-				continue
-			case err == unix.EAGAIN:
-				return false
-			case err != nil:
-				failed = &os.PathError{Op: "writev", Path: f.Name(), Err: err}
-				return true
-			}
-			for n > 0 {
-				k := min(n, len(parts[0]))
-				parts[0] = parts[0][k:]
-				if n -= k; len(parts[0]) == 0 {
-					parts = parts[1:]
-				}
-			}
-		}
-	}
-	if err := c.Write(write); err != nil {
-		return err
-	}
-	return failed
-}
+func (p *Pipes) writeVector(parts [][]byte) error { return p.w.WriteVector(parts) }
 
 // Descriptors returns the numbers of the descriptors that are read from and
 // written to, which stay the byte stream's.
 func (p *Pipes) Descriptors() (r, w int, err error) {
 	for _, x := range []struct {
-		f  *os.File
+		f  *rawio.File
 		fd *int
 	}{{p.r, &r}, {p.w, &w}} {
-		c, err := x.f.SyscallConn()
-		if err == nil {
-			err = c.Control(func(fd uintptr) { *x.fd = int(fd) })
-		}
-		if err != nil {
+		if err := x.f.Raw().Control(func(fd uintptr) { *x.fd = int(fd) }); err != nil {
 			return 0, 0, fmt.Errorf("%s: %w", x.f.Name(), err)
 		}
 	}
@@ -175,12 +122,8 @@ func (p *Pipes) Close() error {
 
 // CloseWrite makes the other end read the end of the byte stream.
 func (p *Pipes) CloseWrite() error {
-	c, err := p.w.SyscallConn()
-	if err != nil {
-		return err
-	}
 	var errShut error
-	if err := c.Control(func(fd uintptr) { errShut = unix.Shutdown(int(fd), unix.SHUT_WR) }); err != nil {
+	if err := p.w.Raw().Control(func(fd uintptr) { errShut = unix.Shutdown(int(fd), unix.SHUT_WR) }); err != nil {
 		return err
 	}
 	if errShut == unix.ENOTSOCK && p.r != p.w {

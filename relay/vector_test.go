@@ -28,51 +28,39 @@ func smallSocket(t *testing.T) (x, y *os.File) {
 // TestLargeMessages: messages in parts, of all sizes about the bounds between
 // what is copied and what is not, arrive whole and in order.
 func TestLargeMessages(t *testing.T) {
-	for name, conn := range map[string]func(f *os.File) (io.ReadWriteCloser, error){
-		"polled":   func(f *os.File) (io.ReadWriteCloser, error) { return NewPipes(f, f) },
-		"blocking": func(f *os.File) (io.ReadWriteCloser, error) { return blocking{BlockingPipes{f, f}}, nil },
-	} {
-		t.Run(name, func(t *testing.T) {
-			x, y := smallSocket(t)
-			rw, err := conn(x)
-			if err != nil {
-				t.Fatal(err)
+	x, y := smallSocket(t)
+	rw, err := NewPipes(x, x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sizes := []int{0, 1, largePart - 1, largePart, largePart + 1, inBuffer, outBuffer - 4, outBuffer - 3, outBuffer, 1 << 20, 7}
+	sent := make(chan error, 1)
+	go func() {
+		c := NewMessageConn(rw)
+		for i, n := range sizes {
+			b := bytes.Repeat([]byte{byte(i)}, n)
+			if err := c.WriteMessage(b[:n/3], nil, b[n/3:]); err != nil {
+				sent <- err
+				return
 			}
-			sizes := []int{0, 1, largePart - 1, largePart, largePart + 1, inBuffer, outBuffer - 4, outBuffer - 3, outBuffer, 1 << 20, 7}
-			sent := make(chan error, 1)
-			go func() {
-				c := NewMessageConn(rw)
-				for i, n := range sizes {
-					b := bytes.Repeat([]byte{byte(i)}, n)
-					if err := c.WriteMessage(b[:n/3], nil, b[n/3:]); err != nil {
-						sent <- err
-						return
-					}
-				}
-				sent <- rw.Close()
-			}()
-			in := NewMessageConn(y)
-			defer y.Close()
-			for i, n := range sizes {
-				m, err := in.ReadMessage(nil)
-				if err != nil || !bytes.Equal(m, bytes.Repeat([]byte{byte(i)}, n)) {
-					t.Fatalf("message %d of %d bytes: %d bytes, %v", i, n, len(m), err)
-				}
-			}
-			if _, err := in.ReadMessage(nil); err != io.EOF {
-				t.Error(err)
-			}
-			if err := <-sent; err != nil {
-				t.Error(err)
-			}
-		})
+		}
+		sent <- rw.Close()
+	}()
+	in := NewMessageConn(y)
+	defer y.Close()
+	for i, n := range sizes {
+		m, err := in.ReadMessage(nil)
+		if err != nil || !bytes.Equal(m, bytes.Repeat([]byte{byte(i)}, n)) {
+			t.Fatalf("message %d of %d bytes: %d bytes, %v", i, n, len(m), err)
+		}
+	}
+	if _, err := in.ReadMessage(nil); err != io.EOF {
+		t.Error(err)
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
 	}
 }
-
-// blocking can be closed.
-type blocking struct{ BlockingPipes }
-
-func (b blocking) Close() error { return b.R.Close() }
 
 // TestVectorError: a write to a peer that is gone says so, then and later.
 func TestVectorError(t *testing.T) {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/SumiTomohiko/nexec/rawio"
 )
 
 const (
@@ -273,7 +275,7 @@ func waitZombie(pid int) {
 
 // copyIn moves the client's data to the program.
 func (r *running) copyIn() {
-	_, err := copyAll(r.socket, r.session)
+	_, err := copyAll(rawio.NewConn(r.socket), r.session)
 	if err == nil {
 		_ = r.socket.CloseWrite()
 	}
@@ -281,7 +283,7 @@ func (r *running) copyIn() {
 
 // copyOut moves the program's data to the client.
 func (r *running) copyOut() {
-	_, _ = copyAll(r.session, r.socket)
+	_, _ = copyAll(r.session, rawio.NewConn(r.socket))
 }
 
 // copyAll copies with a large buffer, past ReadFrom and WriteTo, which would

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/SumiTomohiko/nexec/rawio"
 )
 
 const (
@@ -46,7 +48,7 @@ type transport struct {
 }
 
 func newTransport(c net.Conn) *transport {
-	t := &transport{Conn: c, done: make(chan struct{})}
+	t := &transport{Conn: rawio.NewConn(c), done: make(chan struct{})}
 	t.wake = sync.NewCond(&t.mu)
 	t.lastRead.Store(time.Now().UnixNano())
 	go t.writer()

@@ -153,7 +153,11 @@ func serve(o *options, policy *fslave.Policy) error {
 	}
 	unix.Umask(0)
 	signal.Ignore(unix.SIGXFSZ) // a file size limit is an error of the write, EFBIG
-	conn := relay.NewMessageConn(relay.BlockingPipes{R: os.Stdin, W: os.Stdout})
+	pipes, err := relay.NewPipes(os.Stdin, os.Stdout)
+	if err != nil {
+		return err
+	}
+	conn := relay.NewMessageConn(pipes)
 	s, err := fslave.New(fslave.Config{
 		Policy: policy,
 		Stdio:  stdio,

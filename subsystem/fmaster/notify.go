@@ -1,14 +1,11 @@
 package fmaster
 
 import (
-	"encoding/binary"
 	"sync"
 	"time"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
-
 	"github.com/SumiTomohiko/nexec/fsyscall"
+	"github.com/SumiTomohiko/nexec/subsystem/fusedev"
 )
 
 // notifier tells the kernel to forget. The kernel takes locks for it that a
@@ -20,8 +17,7 @@ import (
 // up again it takes the answer in without a lock; see again.
 type notifier struct {
 	s   *Server
-	srv *fuse.Server
-	dev int // a descriptor of the same FUSE device as srv's, until stop
+	dev *fusedev.Device
 
 	mu   sync.Mutex
 	cond sync.Cond
@@ -42,14 +38,13 @@ type entryKey struct {
 const notifyWorkers = 4
 
 func newNotifier(s *Server) *notifier {
-	k := &notifier{s: s, dev: -1, inodes: make(map[uint64]bool), entries: make(map[entryKey]bool)}
+	k := &notifier{s: s, inodes: make(map[uint64]bool), entries: make(map[entryKey]bool)}
 	k.cond.L = &k.mu
 	return k
 }
 
-// start takes over dev, which stop closes.
-func (k *notifier) start(srv *fuse.Server, dev int) {
-	k.srv, k.dev = srv, dev
+func (k *notifier) start(dev *fusedev.Device) {
+	k.dev = dev
 	k.wg.Add(notifyWorkers)
 	for range notifyWorkers {
 		go k.run()
@@ -64,12 +59,8 @@ func (k *notifier) stop() {
 	k.cond.Broadcast()
 	k.mu.Unlock()
 	k.wg.Wait()
-	k.mu.Lock()
-	dev := k.dev
-	k.dev = -1
-	k.mu.Unlock()
-	if dev >= 0 {
-		unix.Close(dev)
+	if k.dev != nil {
+		k.dev.Close()
 	}
 }
 
@@ -84,7 +75,7 @@ func (k *notifier) inode(n *node, pages bool) {
 // attrNow invalidates the kernel's attributes of a node before it returns, for a
 // change that the kernel does not expect to touch them. The kernel takes no lock
 // for it that a request under way may hold.
-func (k *notifier) attrNow(id fsyscall.NodeID) { k.srv.InodeNotify(uint64(id), -1, 0) }
+func (k *notifier) attrNow(id fsyscall.NodeID) { _ = k.dev.InvalidateInode(uint64(id), false) }
 
 // entry takes a name out of the kernel's cache, also that it does not exist. It
 // must not be used on a name at or above a mount point.
@@ -130,47 +121,17 @@ func (k *notifier) run() {
 		for e, only := range k.entries {
 			delete(k.entries, e)
 			k.mu.Unlock()
-			if only {
-				k.expire(e)
-			} else {
-				k.srv.EntryNotify(e.parent, e.name)
-			}
+			_ = k.dev.InvalidateEntry(e.parent, e.name, only)
 			k.mu.Lock()
 			break
 		}
 		for ino, pages := range k.inodes {
 			delete(k.inodes, ino)
-			off := int64(-1)
-			if pages {
-				off = 0
-			}
 			k.mu.Unlock()
-			k.srv.InodeNotify(ino, off, 0)
+			_ = k.dev.InvalidateInode(ino, pages)
 			k.mu.Lock()
 			break
 		}
 		k.mu.Unlock()
 	}
 }
-
-// expire makes the kernel ask again what a name leads to, without taking it out
-// of its cache; that of a Linux before 6.2 does so all the same. See
-// fuse_notify_inval_entry_out in linux/fuse.h.
-func (k *notifier) expire(e entryKey) {
-	const outHeader, entryHeader = 16, 16
-	n := outHeader + entryHeader + len(e.name) + 1
-	native := binary.NativeEndian
-	b := make([]byte, 0, n)
-	b = native.AppendUint32(b, uint32(n))
-	b = native.AppendUint32(b, notifyInvalEntry)
-	b = native.AppendUint64(b, 0)
-	b = native.AppendUint64(b, e.parent)
-	b = native.AppendUint32(b, uint32(len(e.name)))
-	b = native.AppendUint32(b, fuse.EXPIRE_ONLY)
-	b = append(append(b, e.name...), 0)
-	// ENOENT: the kernel does not know it anyway; ENODEV: the mount is gone.
-	_, _ = unix.Write(k.dev, b)
-}
-
-// notifyInvalEntry is FUSE_NOTIFY_INVAL_ENTRY.
-const notifyInvalEntry = 3

@@ -1,7 +1,5 @@
 package fmaster
 
-import "github.com/hanwen/go-fuse/v2/fuse"
-
 // The content of a small file that is known when a program opens it goes into
 // the kernel's page cache before the answer: no read is asked for then, which
 // would make the program wait for another change of process, and would take
@@ -29,11 +27,11 @@ func (s *Server) givePages(n *node) {
 	done := make(chan struct{})
 	n.paged, n.paging = true, done
 	s.mu.Unlock()
-	status := s.fuseSrv.InodeNotifyStoreCache(uint64(n.id), 0, data)
+	err := s.device.StoreContent(uint64(n.id), data)
 	s.mu.Lock()
 	n.paging = nil
 	close(done)
-	if status != fuse.OK || !s.content.is(n, data) {
+	if err != nil || !s.content.is(n, data) {
 		n.paged = false
 		s.notify.inode(n, true)
 	}

@@ -118,6 +118,10 @@ func (s *Server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 	size := f.node.attr.Size
 	s.mu.Unlock()
 	data, errno := s.readAhead(f, buf, in.Offset, size, via)
+	if p, ok := data.(*pieces); ok {
+		s.device.InPieces(in.Unique, p)
+		data = fuse.ReadResultData(nil)
+	}
 	if ofOpen(errno) {
 		// The open that it followed may have been repeated since.
 		s.mu.Lock()

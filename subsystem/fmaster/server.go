@@ -36,11 +36,11 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
 	"github.com/SumiTomohiko/nexec/relay"
 	"github.com/SumiTomohiko/nexec/subsystem/filecache"
+	"github.com/SumiTomohiko/nexec/subsystem/fusedev"
 )
 
 // Config is what a Server needs to know of its session.
@@ -114,8 +114,8 @@ type Server struct {
 	collecting  atomic.Int64 // bytes being put together
 	wholeDebt   atomic.Int64 // see maxWholeDebt
 
-	notify  *notifier
-	fuseSrv *fuse.Server
+	notify *notifier
+	device *fusedev.Device
 }
 
 // New makes a Server for a session; Serve starts it.
@@ -163,27 +163,15 @@ func (s *Server) Serve(dev *os.File) error {
 	if err := s.start(dev); err != nil {
 		return err
 	}
-	s.fuseSrv.Serve()
+	s.device.Serve()
 	return s.Close()
 }
 
 func (s *Server) start(dev *os.File) error {
-	fd, err := dupFd(dev)
-	if err != nil {
-		return fmt.Errorf("duplicate the FUSE descriptor: %w", err)
-	}
-	notifyFD, err := dupFd(dev)
-	if err != nil {
-		unix.Close(fd)
-		return fmt.Errorf("duplicate the FUSE descriptor: %w", err)
-	}
-	dev.Close()
 	opts := &fuse.MountOptions{
 		AllowOther:               true,
 		MaxBackground:            maxBackground,
 		MaxWrite:                 fsyscall.MaxData,
-		FsName:                   "nexec",
-		Name:                     "nexec",
 		EnableLocks:              true,
 		EnableSymlinkCaching:     true,
 		ExplicitDataCacheControl: true,
@@ -194,13 +182,12 @@ func (s *Server) start(dev *os.File) error {
 		Logger:            log.New(io.Discard, "", 0),
 		PanicHandler:      s.panicked,
 	}
-	srv, err := fuse.NewServer(s, fmt.Sprintf("/dev/fd/%d", fd), opts)
+	device, err := fusedev.Open(dev, s, opts)
 	if err != nil {
-		unix.Close(notifyFD)
 		return err
 	}
-	s.fuseSrv = srv
-	s.notify.start(srv, notifyFD)
+	s.device = device
+	s.notify.start(device)
 	s.calls.start(s.revoke)
 	return nil
 }

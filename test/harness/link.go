@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/SumiTomohiko/nexec/rawio"
 )
 
 // Shape is what an emulated link does to bytes.
@@ -126,13 +128,19 @@ type chunk struct {
 
 // carry moves bytes one way until the source ends.
 func (l *Link) carry(to, from net.Conn, line *line, notBefore time.Time) {
-	queue := make(chan chunk, maxQueued)
+	queue, used := make(chan chunk, maxQueued), make(chan []byte, maxQueued)
+	source := rawio.NewConn(from) // the line is to cost the machine little
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer close(queue)
 		for {
-			buf := make([]byte, chunkSize)
-			n, err := from.Read(buf)
+			var buf []byte
+			select {
+			case buf = <-used:
+			default:
+				buf = make([]byte, chunkSize)
+			}
+			n, err := source.Read(buf)
 			if n > 0 {
 				at := time.Now()
 				if at.Before(notBefore) {
@@ -146,12 +154,17 @@ func (l *Link) carry(to, from net.Conn, line *line, notBefore time.Time) {
 		}
 	})
 	var failed error
+	sink := rawio.NewConn(to)
 	for c := range queue {
 		time.Sleep(time.Until(c.due))
 		if failed == nil {
-			if _, failed = to.Write(c.data); failed != nil {
+			if _, failed = sink.Write(c.data); failed != nil {
 				from.Close() // ends the reader; the queue is drained
 			}
+		}
+		select {
+		case used <- c.data[:chunkSize]:
+		default:
 		}
 	}
 	if tcp, ok := to.(*net.TCPConn); ok && failed == nil {
