@@ -2,7 +2,9 @@ package client
 
 import (
 	"os"
+	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/SumiTomohiko/nexec/client/closure"
@@ -21,8 +23,30 @@ func (r *run) expect(e *fsyscall.Exec) {
 	e.Expected = r.worksets.load(r.keys)
 	r.expected = e.Expected
 	if len(e.Expected) == 0 && len(e.Argv) > 0 {
-		e.Expected = fsyscall.PackUses(startOf(view, e))
+		uses := startOf(view, e)
+		if runsGit(e.Argv) && fromHere(view, e.Cwd) {
+			uses = append(uses, closure.Git(e.Cwd, homeOf(view))...)
+		}
+		e.Expected = fsyscall.PackUses(uses)
 	}
+}
+
+// runsGit tells whether a command is git, or a script for a shell with git in it.
+func runsGit(argv []string) bool {
+	if path.Base(argv[0]) == "git" {
+		return true
+	}
+	return len(argv) > 2 && gitWord.MatchString(strings.Join(argv[1:], " "))
+}
+
+var gitWord = regexp.MustCompile(`(^|[\s;&|({/])git\s`)
+
+// homeOf is the user's directory if the view takes it from this machine.
+func homeOf(view []fsyscall.ViewRule) string {
+	if home := os.Getenv("HOME"); filepath.IsAbs(home) && fromHere(view, home) {
+		return home
+	}
+	return ""
 }
 
 // remember keeps what the command used for the next time.

@@ -15,8 +15,9 @@ type pace struct {
 	// acknowledged had been sent.
 	deliveredAt, firstSentAt time.Duration
 	// idle: the sender had nothing to send when delivered was less than this,
-	// so measured rates say nothing about the path.
-	idle int64
+	// so measured rates say nothing about the path. idleAt is when that was.
+	idle   int64
+	idleAt time.Duration
 
 	rates    [rateRounds]float64 // highest of each of the last round trips
 	round    int
@@ -83,7 +84,7 @@ func (p *pace) full() bool { return p.inFlight >= p.bound() }
 func (p *pace) asks() bool { return p.bound() < paceAsk }
 
 // starved notes that there is nothing to send.
-func (p *pace) starved() { p.idle = p.delivered + p.inFlight }
+func (p *pace) starved(now time.Duration) { p.idle, p.idleAt = p.delivered+p.inFlight, now }
 
 // sent notes a frame of n bytes.
 func (p *pace) sent(n int, now time.Duration) sample {
@@ -128,7 +129,10 @@ func (p *pace) measure(s sample, now time.Duration) {
 		return
 	}
 	rate := float64(p.delivered-s.delivered) / took.Seconds()
-	if known := p.rate(); s.idle && (known == 0 || rate <= known) {
+	// A burst with nothing after it takes a round trip, however small it is,
+	// unless it had to queue.
+	idle := s.idle || p.idleAt >= s.sentAt && rtt < p.minRTT*3/2
+	if known := p.rate(); idle && (known == 0 || rate <= known) {
 		return // the sender was the slow one; what was known still is
 	}
 	if s.delivered >= p.roundEnd {

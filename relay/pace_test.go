@@ -87,6 +87,30 @@ func paceString(l *Link) string {
 	return s
 }
 
+// TestAfterABurst: what a small burst took, a round trip, is not held to be the
+// path's rate, so that a larger one after it goes out at once.
+func TestAfterABurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, rtt = 12.5e6, 80 * time.Millisecond
+		x, y := newWAN(rate, rtt, 16<<20)
+		a, b := start(t, x, y, Config{})
+		out, in := a.Stream(fsyscall.StreamBulk), b.Stream(fsyscall.StreamBulk)
+		sizes := []int{70 << 10, 20 << 10, 300 << 10} // the first is enough to be acknowledged
+		for i, size := range sizes {
+			began := time.Now()
+			go out.WriteMessage(make([]byte, size))
+			if _, err := in.ReadMessage(nil); err != nil {
+				t.Fatal(err)
+			}
+			took, least := time.Since(began), rtt/2+time.Duration(float64(size)/rate*1e9)
+			if took > least+5*time.Millisecond {
+				t.Errorf("message %d of %d bytes took %v, where the path needs %v; %s", i, size, took, least, paceString(a))
+			}
+			time.Sleep(time.Second)
+		}
+	})
+}
+
 // TestLongFat fills a path of 80 ms, over striped byte streams and over one.
 func TestLongFat(t *testing.T) {
 	for _, attached := range []int{0, 4} {

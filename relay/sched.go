@@ -178,7 +178,7 @@ func (l *Link) collectBulk(p *path, b *batch) {
 	l.collectClass(PriorityBulk, p, b)
 	switch full := p.pace.full(); {
 	case !full && l.ready[PriorityBulk].head == nil:
-		p.pace.starved()
+		p.pace.starved(l.now())
 	case full && p.pace.asks() && l.pingSent == 0:
 		// The bound may have fallen since the frames under way were sent, none
 		// of which asked: the pong comes with an acknowledgement.
