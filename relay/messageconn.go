@@ -75,7 +75,11 @@ func (c *MessageConn) ReadMessage(buf []byte) ([]byte, error) {
 // WriteMessage sends one message, the parts put together. It may return
 // before the byte stream has it, but only when another writer, who waited
 // meanwhile, sends it on; an error is then that writer's and every later one's.
-func (c *MessageConn) WriteMessage(parts ...[]byte) error {
+func (c *MessageConn) WriteMessage(parts ...[]byte) error { return c.write(false, parts) }
+
+// write is WriteMessage. With more, the caller has the next message already and
+// will write it at once: this one may wait for it.
+func (c *MessageConn) write(more bool, parts [][]byte) error {
 	n := 0
 	for _, p := range parts {
 		n += len(p)
@@ -98,7 +102,7 @@ func (c *MessageConn) WriteMessage(parts ...[]byte) error {
 	for _, p := range parts {
 		c.out = append(c.out, p...)
 	}
-	if last {
+	if last && (!more || len(c.out) > maxLate) {
 		c.flush()
 	}
 	return c.err
@@ -114,7 +118,7 @@ func (c *MessageConn) hasNext() bool {
 	return c.br.Buffered()-4 >= int(binary.LittleEndian.Uint32(b))
 }
 
-// maxLate bounds what QueueMessage keeps.
+// maxLate bounds what waits for a message that is there already.
 const maxLate = 32 << 10
 
 // QueueMessage is WriteMessage for the goroutine that reads: while the next

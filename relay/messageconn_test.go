@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -121,6 +122,47 @@ func spliced(t *testing.T) (server *Link, service *MessageConn, raw net.Conn, do
 	go func() { done <- Splice(client, NewMessageConn(x)) }()
 	t.Cleanup(func() { y.Close() })
 	return server, NewMessageConn(y), y, done
+}
+
+// counted counts the writes.
+type counted struct {
+	net.Conn
+	writes atomic.Int32
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(b)
+}
+
+// TestBatch: calls that have come together go on together, and the last of them
+// waits for nobody.
+func TestBatch(t *testing.T) {
+	server, client := pair(t, Config{})
+	const calls = 500
+	for tag := range uint32(calls) {
+		call := reply(t, fsyscall.KindCall, fsyscall.OpBarrier, tag+1, &fsyscall.Empty{})
+		if err := server.Stream(fsyscall.StreamOrdered).WriteMessage(call); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for client.Stats().FramesIn < calls {
+		time.Sleep(time.Millisecond)
+	}
+	x, y := socketpair(t)
+	defer y.Close()
+	out := &counted{Conn: x}
+	go Splice(client, NewMessageConn(out))
+	service := NewMessageConn(y)
+	for tag := range uint32(calls) {
+		m, err := service.ReadMessage(nil)
+		if want := reply(t, fsyscall.KindCall, fsyscall.OpBarrier, tag+1, &fsyscall.Empty{}); err != nil || !bytes.Equal(m, want) {
+			t.Fatalf("call %d: %x, %v", tag, m, err)
+		}
+	}
+	if n := out.writes.Load(); n > calls/100 {
+		t.Errorf("%d calls took %d writes", calls, n)
+	}
 }
 
 func TestSplice(t *testing.T) {

@@ -64,6 +64,14 @@ func (s *Stream) ReadParts(m *Received) error {
 	})
 }
 
+// HasMessage tells whether a message of one frame is there to be read.
+func (s *Stream) HasMessage() bool {
+	s.l.mu.Lock()
+	defer s.l.mu.Unlock()
+	f := s.recvQ.head
+	return f != nil && f.flags&flagMore == 0
+}
+
 // Free gives the memory of the message back.
 func (m *Received) Free() {
 	for _, f := range m.frames {

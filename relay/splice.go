@@ -76,7 +76,8 @@ func forwardCalls(s *Stream, conn *MessageConn) error {
 		case err != nil:
 			return err
 		}
-		if err := conn.WriteMessage(m.Parts...); err != nil {
+		// Changes come in batches, which fslave then reads as such.
+		if err := conn.write(s.HasMessage(), m.Parts); err != nil {
 			return fmt.Errorf("file service: %w", err)
 		}
 		m.Free()

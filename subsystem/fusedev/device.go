@@ -81,6 +81,8 @@ const (
 	smallIn = 5 << 10
 	// smallOut holds every answer but those whose size the request says.
 	smallOut = 8 << 10
+	// maxSlices is how many pieces an answer has as a rule, and its header.
+	maxSlices = 8
 
 	maxReady = 2 // one that reads and one to follow it
 )
@@ -170,9 +172,11 @@ func (d *Device) Close() {
 
 // buffers are those of one goroutine.
 type buffers struct {
-	in     [smallIn]byte
-	out    [smallOut]byte
-	answer answer
+	in, out [1][]byte
+	small   [smallIn]byte
+	answer  [smallOut]byte
+	iov     [maxSlices]unix.Iovec
+	state   answer
 }
 
 // work reads and answers requests in turn with others like it. One reads at a
@@ -191,8 +195,8 @@ func (d *Device) work() {
 		}
 		request := d.in[:n]
 		var whole *[]byte
-		if n <= len(b.in) {
-			request = b.in[:copy(b.in[:], request)]
+		if n <= len(b.small) {
+			request = b.small[:copy(b.small[:], request)]
 		} else {
 			old := d.in
 			whole = &old
@@ -291,22 +295,23 @@ func (d *Device) serve(request []byte, b *buffers) fuse.Status {
 		return fuse.EIO
 	}
 	h := (*fuse.InHeader)(unsafe.Pointer(&request[0]))
-	a := &b.answer
+	a := &b.state
 	*a = answer{}
 	d.mu.Lock()
 	d.asked[h.Unique] = a
 	d.mu.Unlock()
-	out, frame := b.out[:], (*[]byte)(nil)
+	out, frame := b.answer[:], (*[]byte)(nil)
 	if answerSize(h, request) > smallOut {
 		frame = d.frames.Get().(*[]byte)
 		out = *frame
 	}
-	n, status := d.fs.HandleRequest([][]byte{request}, [][]byte{out})
+	b.in[0], b.out[0] = request, out
+	n, status := d.fs.HandleRequest(b.in[:], b.out[:])
 	d.mu.Lock()
 	delete(d.asked, h.Unique)
 	d.mu.Unlock()
 	if n > 0 || status != fuse.OK {
-		d.reply(h.Unique, out, n, a.pieces, status)
+		d.reply(h.Unique, b.iov[:0], out, n, a.pieces, status)
 	}
 	if a.pieces != nil {
 		a.pieces.Done()
@@ -354,14 +359,13 @@ func (d *Device) InPieces(unique uint64, p Pieces) {
 
 // reply writes an answer: the first n bytes of out and, if that is in order,
 // the pieces. A status other than OK is go-fuse's own: it has no answer.
-func (d *Device) reply(unique uint64, out []byte, n int, p Pieces, status fuse.Status) {
+func (d *Device) reply(unique uint64, iov []unix.Iovec, out []byte, n int, p Pieces, status fuse.Status) {
 	header := (*fuse.OutHeader)(unsafe.Pointer(&out[0]))
 	if status != fuse.OK {
 		n = outHeaderSize
 		*header = fuse.OutHeader{Length: uint32(n), Status: -int32(status), Unique: unique}
 	}
-	iov := make([]unix.Iovec, 1, 16)
-	iov[0] = vector(out[:n])
+	iov = append(iov, vector(out[:n]))
 	if p != nil && header.Status == 0 {
 		slices, _ := p.Slices()
 		for _, s := range slices {
