@@ -34,7 +34,7 @@ func newDistant(t *testing.T) *distant {
 	if err := os.Mkdir(d.runtime, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	set := "SetEnv XDG_RUNTIME_DIR=" + d.runtime
+	set := "SetEnv " + harness.NoProfile + " XDG_RUNTIME_DIR=" + d.runtime
 	for alias, start := range map[string]func() (*harness.Process, error){
 		"far": func() (*harness.Process, error) {
 			return s.StartNexecd(harness.ServerOptions{Alias: "near", Config: []string{set}})

@@ -90,7 +90,14 @@ func (s *Site) subsystem() string {
 	return filepath.Join(s.Bin, "nexec-server") + " --cache-dir " + s.Caches()
 }
 
-// StartSSHD starts OpenSSH's sshd with a `Subsystem nexec` line.
+// NoProfile keeps a login shell that is bash from reading ~/.bashrc, as it does
+// for sshd's commands unless it is another shell's: whatever the account that the
+// tests run in has there, it is not what they are about, and it may take a
+// second. It is a variable for SetEnv, of which sshd takes the first line only.
+const NoProfile = "SHLVL=1"
+
+// StartSSHD starts OpenSSH's sshd with a `Subsystem nexec` line. A SetEnv in
+// o.Config replaces that with NoProfile.
 func (s *Site) StartSSHD(o ServerOptions) (*Process, error) {
 	port, err := freePort()
 	if err != nil {
@@ -116,6 +123,7 @@ func (s *Site) StartSSHD(o ServerOptions) (*Process, error) {
 		"MaxStartups 200:30:400",
 		"Subsystem nexec " + s.subsystem(),
 	}, o.Config...)
+	lines = append(lines, "SetEnv "+NoProfile)
 	config, err := s.writeServerConfig("sshd-"+o.Alias, lines)
 	if err != nil {
 		return nil, err
