@@ -59,14 +59,14 @@ func Read(c syscall.RawConn, b []byte) (n int, err error) {
 // Write writes all parts, which it uses up, with writev(2), and waits for room.
 // It returns how many bytes were written; an errno comes as it is.
 func Write(c syscall.RawConn, parts [][]byte) (n int, err error) {
-	var vectors [maxVectors]unix.Iovec
+	vectors := make([]unix.Iovec, 0, min(len(parts), maxVectors))
 	waited := c.Write(func(fd uintptr) bool {
 		for {
-			count := fill(&vectors, parts)
-			if count == 0 {
+			vectors = fill(vectors[:0], parts)
+			if len(vectors) == 0 {
 				return true
 			}
-			r, _, errno := unix.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&vectors[0])), uintptr(count))
+			r, errno := write(fd, vectors)
 			switch errno {
 			case 0:
 				n += int(r)
@@ -86,21 +86,28 @@ func Write(c syscall.RawConn, parts [][]byte) (n int, err error) {
 	return n, err
 }
 
-// fill makes vectors of the parts that are not empty, as many as there is room
-// for.
-func fill(vectors *[maxVectors]unix.Iovec, parts [][]byte) int {
-	count := 0
+func write(fd uintptr, v []unix.Iovec) (int, syscall.Errno) {
+	if len(v) == 1 {
+		n, _, errno := unix.RawSyscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(v[0].Base)), uintptr(v[0].Len))
+		return int(n), errno
+	}
+	n, _, errno := unix.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&v[0])), uintptr(len(v)))
+	return int(n), errno
+}
+
+// fill adds the parts that are not empty, as many as there is room for.
+func fill(vectors []unix.Iovec, parts [][]byte) []unix.Iovec {
 	for _, p := range parts {
-		if count == len(vectors) {
+		if len(vectors) == cap(vectors) {
 			break
 		}
 		if len(p) > 0 {
-			vectors[count].Base = &p[0]
-			vectors[count].SetLen(len(p))
-			count++
+			v := unix.Iovec{Base: &p[0]}
+			v.SetLen(len(p))
+			vectors = append(vectors, v)
 		}
 	}
-	return count
+	return vectors
 }
 
 // advance takes the first n bytes off the parts.

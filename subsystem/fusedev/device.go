@@ -72,7 +72,6 @@ type Pieces interface {
 const (
 	inHeaderSize  = int(unsafe.Sizeof(fuse.InHeader{}))
 	outHeaderSize = int(unsafe.Sizeof(fuse.OutHeader{}))
-	writeHeader   = int(unsafe.Sizeof(fuse.WriteIn{}))
 	leastFrame    = 8 << 10 // FUSE_MIN_READ_BUFFER
 
 	// smallIn is what a request without data takes at most: two names of 255
@@ -156,7 +155,6 @@ func (d *Device) Serve() {
 	d.wg.Add(1)
 	go d.work()
 	d.wg.Wait()
-	d.file.Close()
 }
 
 // Close ends the notifications. It waits for those under way, which the end of
@@ -237,8 +235,10 @@ func (d *Device) stay() bool {
 	return true
 }
 
-// end ends the waits for locks: nobody waits for those any more.
+// end ends the service, whatever the reason: requests can't be read any more.
+// Waits for locks end: nobody waits for those any more.
 func (d *Device) end() {
+	d.file.Close() // for the others that read
 	d.mu.Lock()
 	var waiting []uint64
 	if !d.ended {
@@ -390,9 +390,10 @@ func vector(b []byte) unix.Iovec {
 }
 
 // gone tells whether nobody waits for an answer any more: the request was
-// interrupted, or the mount is gone.
+// interrupted, or the mount is gone, or, where it is no errno, the service.
 func gone(err error) bool {
-	return errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENODEV) || errors.Is(err, os.ErrClosed)
+	var errno syscall.Errno
+	return !errors.As(err, &errno) || errno == syscall.ENOENT || errno == syscall.ENODEV
 }
 
 // write gives an answer to the kernel, which takes it without waiting for
