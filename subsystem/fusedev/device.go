@@ -22,10 +22,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience is how long the next request is waited for awake: about as long as
-// to sleep and be woken takes, so that whatever comes, the wait costs at most
-// twice what it must. A program that has been answered and goes on is back
-// within 10 us. With one processor it cannot run before this process sleeps.
+// patience is how long the next request is waited for awake, if the one before
+// was not long in coming: about as long as to sleep and be woken takes, so that
+// whatever comes, the wait costs at most twice what it must. A program that has
+// been answered and goes on is back within 10 us. With one processor it cannot
+// run before this process sleeps.
 var patience = func() time.Duration {
 	if runtime.NumCPU() == 1 {
 		return 0
@@ -42,9 +43,10 @@ type Device struct {
 	notify int // a descriptor of the same device: a notification may block
 	frame  int // bytes that the largest request takes
 
-	// lead is held by the goroutine that reads; it guards in.
-	lead sync.Mutex
-	in   []byte
+	// lead is held by the goroutine that reads; it guards in and brisk.
+	lead  sync.Mutex
+	in    []byte
+	brisk bool // the last request was not long in coming
 
 	mu    sync.Mutex
 	ready int // goroutines that read or will read next
@@ -264,7 +266,7 @@ func (d *Device) read() (int, error) {
 			switch errno {
 			case syscall.EINTR, syscall.ENOENT: // the second: it was interrupted meanwhile
 			case syscall.EAGAIN:
-				if time.Since(began) > patience {
+				if !d.brisk || time.Since(began) > patience {
 					return false
 				}
 				runtime.Gosched()
@@ -276,6 +278,7 @@ func (d *Device) read() (int, error) {
 	if ready != nil {
 		return 0, ready
 	}
+	d.brisk = time.Since(began) < 3*patience // to be woken is part of it
 	if errno != 0 {
 		return 0, errno
 	}
