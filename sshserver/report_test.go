@@ -2,6 +2,7 @@ package sshserver
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +18,13 @@ func (r *reports) add(_ *Session, line []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lines = append(r.lines, string(line))
+}
+
+// all is what has been reported so far.
+func (r *reports) all() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.lines)
 }
 
 func reporting(r *reports, text string) map[string]Handler {
@@ -37,7 +45,7 @@ func TestReports(t *testing.T) {
 		if got := run(t, s.mustDial(), ""); got.exit != "status 0" {
 			t.Errorf("%s: %+v", text, got)
 		}
-		if got := strings.Join(r.lines, "|"); got != want {
+		if got := strings.Join(r.all(), "|"); got != want {
 			t.Errorf("%s: %q, want %q\n%s", text, got, want, s.log)
 		}
 	}
@@ -50,13 +58,14 @@ func TestManyReports(t *testing.T) {
 	if got := run(t, s.mustDial(), ""); got.exit != "status 0" {
 		t.Errorf("%+v", got)
 	}
-	for i, line := range r.lines {
+	lines := r.all()
+	for i, line := range lines {
 		if line != fmt.Sprint("line ", i) {
 			t.Fatalf("line %d is %q", i, line)
 		}
 	}
-	if len(r.lines) != 1040 {
-		t.Errorf("%d lines", len(r.lines))
+	if len(lines) != 1040 {
+		t.Errorf("%d lines", len(lines))
 	}
 }
 
