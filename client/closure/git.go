@@ -8,6 +8,8 @@ import (
 	"path"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/SumiTomohiko/nexec/fsyscall"
 )
 
@@ -31,8 +33,8 @@ const (
 // Git returns what git(1) reads before it begins with its work in a directory:
 // the settings, the index, and what HEAD leads to, down to the tree; and the
 // directories of the working tree. Each of these tells where the next one is, so
-// that a program far away would ask for one after the other. It is nil outside of a repository. home is the user's
-// directory, or empty.
+// that a program far away would ask for one after the other. It is nil outside
+// of a repository. home is the user's directory, or empty.
 func Git(dir, home string) []fsyscall.PathUse {
 	s := &set{uses: map[string]fsyscall.UseWhat{}}
 	g := s.repository(dir)
@@ -132,11 +134,7 @@ func (s *set) ref(g *repository, name string, depth int) string {
 	case line != "":
 		return line
 	}
-	packed, err := os.ReadFile(path.Join(g.common, "packed-refs"))
-	if err != nil || len(packed) > maxIndexed {
-		return ""
-	}
-	for line := range strings.Lines(string(packed)) {
+	for line := range strings.Lines(beginning(path.Join(g.common, "packed-refs"), maxIndexed)) {
 		if number, found := strings.CutSuffix(strings.TrimSpace(line), " "+name); found {
 			return number
 		}
@@ -168,12 +166,12 @@ func (s *set) object(g *repository, number string) string {
 
 // packs notes the packs, whole if they are small.
 func (s *set) packs(dir string) {
-	entries, err := os.ReadDir(dir)
+	entries, err := list(dir, maxPacks)
 	if err != nil {
 		return
 	}
 	s.walk(dir, fsyscall.UseListing)
-	for _, e := range entries[:min(len(entries), maxPacks)] {
+	for _, e := range entries {
 		if st, err := e.Info(); err == nil && st.Mode().IsRegular() && st.Size() <= maxIndexed {
 			s.walk(path.Join(dir, e.Name()), fsyscall.UseContent)
 		}
@@ -184,12 +182,12 @@ func (s *set) packs(dir string) {
 func (s *set) tree(top string) {
 	entries := 0
 	for todo, n := []string{top}, 0; n < len(todo) && n < maxDirs; n++ {
-		list, err := os.ReadDir(todo[n])
-		if entries += len(list); err != nil || entries > maxEntries {
+		found, err := list(todo[n], maxEntries+1-entries)
+		if entries += len(found); err != nil || entries > maxEntries {
 			return
 		}
 		s.walk(todo[n], fsyscall.UseListing)
-		for _, e := range list {
+		for _, e := range found {
 			if e.IsDir() && e.Name() != ".git" && len(todo) < maxDirs {
 				todo = append(todo, path.Join(todo[n], e.Name()))
 			}
@@ -197,14 +195,34 @@ func (s *set) tree(top string) {
 	}
 }
 
+// list returns the entries of a directory, at most so many of them.
+func list(dir string, most int) ([]os.DirEntry, error) {
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	entries, err := f.ReadDir(most)
+	if err == io.EOF {
+		err = nil
+	}
+	return entries, err
+}
+
 // firstLine returns the first line of a small file, without its end.
 func firstLine(file string) string {
+	line, _, _ := strings.Cut(beginning(file, maxSmall), "\n")
+	return strings.TrimSpace(line)
+}
+
+// beginning returns what a regular file begins with, at most so many bytes;
+// nothing if there is none.
+func beginning(file string, most int64) string {
 	f, err := openRegular(file)
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
-	b, _ := io.ReadAll(io.LimitReader(f, maxSmall))
-	line, _, _ := strings.Cut(string(b), "\n")
-	return strings.TrimSpace(line)
+	b, _ := io.ReadAll(io.LimitReader(f, most))
+	return string(b)
 }

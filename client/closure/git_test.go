@@ -1,11 +1,14 @@
 package closure
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/SumiTomohiko/nexec/fsyscall"
 )
@@ -112,7 +115,14 @@ func TestGitOddities(t *testing.T) {
 	write("endless/.git/refs/heads/b", "ref: refs/heads/a")
 	write("up/.git/HEAD", "ref: refs/../../../etc/passwd")
 	write("text/.git/HEAD", strings.Repeat("../", 20)+"etc/passwd")
-	for _, name := range []string{"out", "file", "endless", "up", "text", "missing"} {
+	write("pipes/.git/HEAD", "ref: refs/heads/a")
+	for _, name := range []string{"pipes/.git/packed-refs", "pipes/.git/objects/pack", "pipes/.git/config", "pipe/.git"} { // a read would wait for ever
+		p := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), unix.Mkfifo(p, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"out", "file", "endless", "up", "text", "pipes", "pipe", "missing"} {
 		for p := range gitUses(t, filepath.Join(dir, name), "") {
 			if strings.Contains(p, "passwd") || strings.Contains(p, "..") {
 				t.Errorf("%s: %s", name, p)
