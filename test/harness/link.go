@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/SumiTomohiko/nexec/rawio"
 )
 
@@ -98,27 +100,50 @@ func (l *Link) accept() {
 }
 
 // serve carries one connection. TCP's handshake is part of what a line costs:
-// the server's end has it after one and a half round trips, and the client's
-// first bytes leave after one.
+// the server's end has the connection after one and a half round trips, and then
+// has what the client sent after one.
 func (l *Link) serve(near net.Conn, began time.Time) {
+	l.track(near, true)
+	defer l.track(near, false)
 	defer near.Close()
-	time.Sleep(3 * l.shape.Delay)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	up := newCarrier(l.shape, &l.up)
+	wg.Go(func() { up.load(near, began.Add(l.shape.RTT())) })
+	sleepUntil(began.Add(3 * l.shape.Delay))
 	far, err := net.Dial("tcp", l.target)
 	if err != nil {
+		near.Close()
+		up.drain()
 		return
 	}
+	l.track(far, true)
+	defer l.track(far, false)
 	defer far.Close()
-	l.mu.Lock()
-	l.conns[near], l.conns[far] = true, true
-	l.mu.Unlock()
-	var wg sync.WaitGroup
-	wg.Go(func() { l.carry(far, near, &l.up, began.Add(l.shape.RTT())) })
-	wg.Go(func() { l.carry(near, far, &l.down, began) })
+	down := newCarrier(l.shape, &l.down)
+	wg.Go(func() { down.load(far, began) })
+	wg.Go(func() { down.unload(near, far) })
+	up.unload(far, near)
 	wg.Wait()
+}
+
+// track notes which connections Cut is to break.
+func (l *Link) track(c net.Conn, there bool) {
 	l.mu.Lock()
-	delete(l.conns, near)
-	delete(l.conns, far)
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	if there {
+		l.conns[c] = true
+	} else {
+		delete(l.conns, c)
+	}
+}
+
+// carrier has what is on its way in one direction of a connection.
+type carrier struct {
+	shape Shape
+	line  *line
+	queue chan chunk
+	used  chan []byte
 }
 
 type chunk struct {
@@ -126,52 +151,77 @@ type chunk struct {
 	due  time.Time
 }
 
-// carry moves bytes one way until the source ends.
-func (l *Link) carry(to, from net.Conn, line *line, notBefore time.Time) {
-	queue, used := make(chan chunk, maxQueued), make(chan []byte, maxQueued)
+func newCarrier(s Shape, l *line) *carrier {
+	return &carrier{s, l, make(chan chunk, maxQueued), make(chan []byte, maxQueued)}
+}
+
+// load reads until the source ends. Nothing leaves before notBefore.
+func (c *carrier) load(from net.Conn, notBefore time.Time) {
+	defer close(c.queue)
 	source := rawio.NewConn(from) // the line is to cost the machine little
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		defer close(queue)
-		for {
-			var buf []byte
-			select {
-			case buf = <-used:
-			default:
-				buf = make([]byte, chunkSize)
-			}
-			n, err := source.Read(buf)
-			if n > 0 {
-				at := time.Now()
-				if at.Before(notBefore) {
-					at = notBefore
-				}
-				queue <- chunk{buf[:n], line.take(at, n, l.shape.Rate).Add(l.shape.Delay)}
-			}
-			if err != nil {
-				return
-			}
+	for {
+		var buf []byte
+		select {
+		case buf = <-c.used:
+		default:
+			buf = make([]byte, chunkSize)
 		}
-	})
+		n, err := source.Read(buf)
+		if n > 0 {
+			at := time.Now()
+			if at.Before(notBefore) {
+				at = notBefore
+			}
+			c.queue <- chunk{buf[:n], c.line.take(at, n, c.shape.Rate).Add(c.shape.Delay)}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// unload writes what has been loaded when it is due.
+func (c *carrier) unload(to, from net.Conn) {
 	var failed error
 	sink := rawio.NewConn(to)
-	for c := range queue {
-		time.Sleep(time.Until(c.due))
+	for x := range c.queue {
+		sleepUntil(x.due)
 		if failed == nil {
-			if _, failed = sink.Write(c.data); failed != nil {
-				from.Close() // ends the reader; the queue is drained
+			if _, failed = sink.Write(x.data); failed != nil {
+				from.Close() // ends the load; the queue is drained
 			}
 		}
 		select {
-		case used <- c.data[:chunkSize]:
+		case c.used <- x.data[:chunkSize]:
 		default:
 		}
 	}
 	if tcp, ok := to.(*net.TCPConn); ok && failed == nil {
-		time.Sleep(l.shape.Delay)
+		time.Sleep(c.shape.Delay)
 		tcp.CloseWrite()
 	}
-	wg.Wait()
+}
+
+// drain lets load come to its end.
+func (c *carrier) drain() {
+	for range c.queue {
+	}
+}
+
+// coarse is how late Go's timers may be. A message that travels alone is not to
+// be late by that, at either end of each round trip; those of a full line follow
+// each other closer, and a wake-up for each would cost too much.
+const coarse = time.Millisecond
+
+func sleepUntil(t time.Time) {
+	if time.Until(t) < coarse {
+		time.Sleep(time.Until(t))
+		return
+	}
+	for left := time.Until(t); left > 0; left = time.Until(t) { // a signal interrupts it
+		ts := unix.NsecToTimespec(left.Nanoseconds())
+		_ = unix.Nanosleep(&ts, nil)
+	}
 }
 
 // Cut breaks every connection without a word, as a lost line does once TCP

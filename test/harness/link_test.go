@@ -57,7 +57,7 @@ func TestDelay(t *testing.T) {
 		if _, err := io.ReadFull(c, buf); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(start); took < want-2*time.Millisecond || took > want+30*time.Millisecond {
+		if took := time.Since(start); took < want-2*time.Millisecond || took > want+10*time.Millisecond {
 			t.Errorf("round trip %d took %s, want %s", i, took, want)
 		}
 	}
