@@ -11,24 +11,47 @@ import (
 	"github.com/SumiTomohiko/nexec/fsyscall"
 )
 
-// expect fills in what the command is likely to use: what it used when it ran
-// last, or else, of a program of this machine, what its start needs.
-func (r *run) expect(e *fsyscall.Exec) {
+// foresee works out what the command is likely to use: what it used when it ran
+// last, or else, of a program of this machine, what its start needs, and what git
+// begins with. That takes a moment, during which the way to the server is made;
+// foresaw is closed at its end.
+func (r *run) foresee() {
+	r.foresaw = make(chan struct{})
 	if r.cfg.Session.NoCache {
+		close(r.foresaw)
 		return
 	}
-	view := r.cfg.Session.View
-	r.worksets = openWorksets()
-	r.keys = worksetKeys(view, r.cwd, r.cfg.Argv)
-	e.Expected = r.worksets.load(r.keys)
-	r.expected = e.Expected
-	if len(e.Expected) == 0 && len(e.Argv) > 0 {
-		uses := startOf(view, e)
-		if runsGit(e.Argv) && fromHere(view, e.Cwd) {
-			uses = append(uses, closure.Git(e.Cwd, homeOf(view))...)
-		}
-		e.Expected = fsyscall.PackUses(uses)
+	p := Around(r.cwd)
+	r.cfg.Session.Prefetch = func() Prefetch {
+		<-r.foresaw
+		return p
 	}
+	env := r.cfg.Env.Environment(os.Environ())
+	go func() { // ends when some files have been looked at
+		defer close(r.foresaw)
+		r.worksets = openWorksets()
+		r.keys = worksetKeys(r.cfg.Session.View, r.cwd, r.cfg.Argv)
+		r.expected = r.worksets.load(r.keys)
+		if len(r.expected) == 0 {
+			r.expected = fsyscall.PackUses(r.firstUses(env))
+		}
+		if uses, err := fsyscall.UnpackUses(r.expected); err == nil {
+			p.expecting(uses)
+		}
+	}()
+}
+
+// firstUses is what is known of a command that has not run before.
+func (r *run) firstUses(env []string) []fsyscall.PathUse {
+	view, argv := r.cfg.Session.View, r.cfg.Argv
+	if len(argv) == 0 {
+		return nil
+	}
+	uses := startOf(view, argv[0], r.cwd, env)
+	if runsGit(argv) && fromHere(view, r.cwd) {
+		uses = append(uses, closure.Git(r.cwd, homeOf(view))...)
+	}
+	return uses
 }
 
 // runsGit tells whether a command is git, or a script for a shell with git in it.
@@ -58,16 +81,16 @@ func (r *run) remember() {
 
 // startOf returns what the start of a program needs that the view takes from
 // this machine.
-func startOf(view []fsyscall.ViewRule, e *fsyscall.Exec) []fsyscall.PathUse {
-	program, search := e.Argv[0], os.Getenv("PATH")
-	for _, v := range e.Env {
+func startOf(view []fsyscall.ViewRule, program, cwd string, env []string) []fsyscall.PathUse {
+	search := os.Getenv("PATH")
+	for _, v := range env {
 		if p, ok := strings.CutPrefix(v, "PATH="); ok {
 			search = p
 		}
 	}
 	if strings.Contains(program, "/") {
 		if !filepath.IsAbs(program) {
-			program = filepath.Join(e.Cwd, program)
+			program = filepath.Join(cwd, program)
 		}
 		if !fromHere(view, filepath.Clean(program)) {
 			return nil

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -16,54 +17,82 @@ import (
 
 func TestPrefetched(t *testing.T) {
 	rules := []fsyscall.ViewRule{{Path: "/"}, {Path: "/usr", Remote: true}, {Path: "/usr/src"}, {Path: "/etc", Remote: true}}
+	many := make([]string, 2*fsyscall.MaxPrefetch)
+	for i := range many {
+		many[i] = "/home"
+	}
 	for _, c := range []struct {
-		path    string
-		noCache bool
-		want    string
+		onWay, whole []string
+		noCache      bool
+		want         []string
+		wantOnWay    int
 	}{
-		{path: "/home/u/proj", want: "/home/u/proj"},
-		{path: "/", want: "/"},
-		{path: "/usr"},
-		{path: "/usr/share"},
-		{path: "/usr/src/linux", want: "/usr/src/linux"},
-		{path: "/usrlocal", want: "/usrlocal"},
-		{path: "/home/u/proj", noCache: true},
-		{path: ""},
+		{onWay: []string{"/home/u/proj"}, want: []string{"/home/u/proj"}, wantOnWay: 4},
+		{onWay: []string{"/"}, want: []string{"/"}, wantOnWay: 1},
+		{onWay: []string{"/usr"}},
+		{onWay: []string{"/usr/share", "/usrlocal"}, want: []string{"/usrlocal"}, wantOnWay: 2},
+		{onWay: []string{"/usr/src/linux"}, want: []string{"/usr/src/linux"}, wantOnWay: 4},
+		{onWay: []string{"/home/u/proj", "/home/u"}, whole: []string{"/home/u/proj/src", "/etc/x"}, want: []string{"/home/u/proj", "/home/u", "/home/u/proj/src"}, wantOnWay: 4},
+		{onWay: []string{"/home/u/proj"}, noCache: true},
+		{onWay: many, whole: []string{"/a"}, want: many[:fsyscall.MaxPrefetch], wantOnWay: 2},
+		{},
 	} {
-		cfg := SessionConfig{View: rules, Prefetch: c.path, NoCache: c.noCache}
-		if got := cfg.prefetched(); got != c.want {
-			t.Errorf("%q (no cache: %v): %q, want %q", c.path, c.noCache, got, c.want)
+		cfg := SessionConfig{View: rules, Prefetch: func() Prefetch { return Prefetch{c.onWay, c.whole} }, NoCache: c.noCache}
+		if got, onWay := cfg.prefetched(); !slices.Equal(got, c.want) || onWay != c.wantOnWay {
+			t.Errorf("%q, %q (no cache: %v): %q, %d, want %q, %d", c.onWay, c.whole, c.noCache, got, onWay, c.want, c.wantOnWay)
 		}
+	}
+}
+
+// TestAround: the way to the user's settings is asked for with that to the
+// working directory, and what a command is expected to list if the way there is.
+func TestAround(t *testing.T) {
+	t.Setenv("HOME", "/home/u/")
+	p := Around("/work/a")
+	p.expecting([]fsyscall.PathUse{
+		{Path: "/", What: fsyscall.UseListing}, {Path: "/srv/far/away", What: fsyscall.UseListing},
+		{Path: "/work/a/b", What: fsyscall.UseListing | fsyscall.UseName}, {Path: "/work/a/b/c", What: fsyscall.UseListing},
+		{Path: "/work/a/d", What: fsyscall.UseName}, {Path: "/work/a/d/e", What: fsyscall.UseListing},
+	})
+	want := Prefetch{
+		OnWay: []string{"/work/a", "/home/u", "/home/u/.config", "/home/u/.local/lib"},
+		Whole: []string{"/work/a/b", "/work/a/b/c"},
+	}
+	if !slices.Equal(p.OnWay, want.OnWay) || !slices.Equal(p.Whole, want.Whole) {
+		t.Errorf("%+v, want %+v", p, want)
+	}
+	t.Setenv("HOME", "")
+	if p := Around("/work/a"); !slices.Equal(p.OnWay, want.OnWay[:1]) {
+		t.Errorf("without a home directory %q", p.OnWay)
 	}
 }
 
 // What the hello announces is what the file service is asked first, and it is
 // asked nothing else.
 func TestPrefetchIsAsked(t *testing.T) {
-	for _, c := range []struct{ dir, want string }{{"/home/u", "/home/u"}, {"/usr/share", ""}, {"", ""}} {
-		announced, asked := prefetchOf(t, c.dir)
-		if announced != c.want {
-			t.Errorf("%q: announced %q", c.dir, announced)
+	for _, c := range []struct{ dirs, want []string }{
+		{[]string{"/home/u", "/home/v"}, []string{"/home/u", "/home/v"}}, {[]string{"/usr/share"}, nil}, {nil, nil},
+	} {
+		announced, asked := prefetchOf(t, c.dirs)
+		if !slices.Equal(announced, c.want) {
+			t.Errorf("%q: announced %q", c.dirs, announced)
 		}
-		var want [][]byte
-		if c.want != "" {
-			want = fsyscall.Prefetch(c.want)
-		}
+		dirs := fsyscall.PrefetchDirs(c.want)
 		conn := relay.NewMessageConn(bytes.NewBuffer(asked))
-		for i, m := range want {
+		for i, m := range fsyscall.Prefetch(dirs, len(dirs)) {
 			if got, err := conn.ReadMessage(nil); err != nil || !bytes.Equal(got, m) {
-				t.Errorf("%q: message %d: %x, %v; want %x", c.dir, i, got, err, m)
+				t.Errorf("%q: message %d: %x, %v; want %x", c.dirs, i, got, err, m)
 			}
 		}
 		if m, err := conn.ReadMessage(nil); err != io.EOF {
-			t.Errorf("%q: asked for more: %x, %v", c.dir, m, err)
+			t.Errorf("%q: asked for more: %x, %v", c.dirs, m, err)
 		}
 	}
 }
 
-// prefetchOf starts a session in dir and returns what its hello announced, and
-// what its file service was asked before the server asked anything.
-func prefetchOf(t *testing.T, dir string) (announced string, asked []byte) {
+// prefetchOf starts a session and returns what its hello announced, and what its
+// file service was asked before the server asked anything.
+func prefetchOf(t *testing.T, dirs []string) (announced []string, asked []byte) {
 	t.Helper()
 	file := t.TempDir() + "/asked"
 	hello := make(chan *fsyscall.Hello, 1)
@@ -77,7 +106,7 @@ func prefetchOf(t *testing.T, dir string) (announced string, asked []byte) {
 		},
 		Files:    Files{Path: "/bin/sh", Args: []string{"-c", "cat >" + file + ".part; mv " + file + ".part " + file}},
 		View:     []fsyscall.ViewRule{{Path: "/"}, {Path: "/usr", Remote: true}},
-		Prefetch: dir,
+		Prefetch: func() Prefetch { return Prefetch{OnWay: dirs} },
 	}, nil)
 	if err != nil {
 		t.Fatal(err)

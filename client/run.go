@@ -82,6 +82,7 @@ type run struct {
 
 	worksets *worksets // nil: nothing is kept
 	keys     []string
+	foresaw  chan struct{} // closed when expected is there
 	expected []fsyscall.Use
 	deaf     deafness
 }
@@ -115,7 +116,7 @@ func (r *run) start(ctx context.Context) error {
 	if r.cwd, err = os.Getwd(); err != nil { // $PWD if it is the same directory
 		return &CwdError{err}
 	}
-	r.cfg.Session.Prefetch = r.cwd
+	r.foresee()
 	// Only to know the files: the rest may yet be refined.
 	r.stdio = classify(r.fds, r.closed, TerminalAuto)
 	if err := r.connect(ctx); err != nil {
@@ -181,7 +182,8 @@ func (r *run) makeExec() *fsyscall.Exec {
 		e.HasTerminal = true
 		e.Terminal = r.tty.describe()
 	}
-	r.expect(e)
+	<-r.foresaw
+	e.Expected = r.expected
 	return e
 }
 

@@ -32,10 +32,11 @@ type SessionConfig struct {
 	Further Opener
 	Files   Files
 	View    []fsyscall.ViewRule
-	// Prefetch is the working directory of the first command, which must be
-	// absolute and clean. Where the view takes it from this machine, the way
-	// there is sent to the server before it asks; see [fsyscall.Prefetch].
-	Prefetch string
+	// Prefetch says which directories the first command needs. As far as the view
+	// takes them from this machine, they are sent to the server before it asks;
+	// see [fsyscall.Prefetch]. It is called once the byte stream is open. Nil:
+	// none.
+	Prefetch func() Prefetch
 	// Sync, NoCache and Trace go into the Hello, and so does Machine, if it is
 	// not zero: see [MachineKey].
 	Sync, NoCache, Trace bool
@@ -74,10 +75,6 @@ type Session struct {
 // waits for nothing that the server says. stdio has the descriptors of the
 // first command's standard streams that are files, by slot.
 func Start(ctx context.Context, cfg SessionConfig, stdio map[int]int) (*Session, error) {
-	hello, secret, err := makeHello(cfg)
-	if err != nil {
-		return nil, err
-	}
 	files, err := startFiles(cfg.Files, stdio)
 	if err != nil {
 		return nil, &FilesError{Err: err}
@@ -87,15 +84,18 @@ func Start(ctx context.Context, cfg SessionConfig, stdio map[int]int) (*Session,
 		files.stop()
 		return nil, &OpenError{err}
 	}
+	paths, onWay := cfg.prefetched()
+	hello, secret, err := makeHello(cfg, paths)
+	if err != nil {
+		rw.Close()
+		files.stop()
+		return nil, err
+	}
 	cfg.Relay.Compress = !loopback(rw)
 	s := newSession(relay.New(rw, cfg.Relay), files)
 	s.out.post(hello)
 	s.run()
-	var prefetch [][]byte
-	if p := cfg.prefetched(); p != "" {
-		prefetch = fsyscall.Prefetch(p)
-	}
-	s.wg.Go(func() { s.serveFiles(prefetch) })
+	s.wg.Go(func() { s.serveFiles(fsyscall.Prefetch(fsyscall.PrefetchDirs(paths), onWay)) })
 	if cfg.Further != nil {
 		f := newFurther(s.link, cfg.Further, secret)
 		s.wg.Go(func() { f.run(s.greeted) })
@@ -115,19 +115,6 @@ func (s *Session) run() {
 	s.wg.Go(func() { s.out.run(s.ctl) })
 }
 
-// prefetched is what the server is told to be on its way: Prefetch, or nothing
-// where that would not be used.
-func (cfg *SessionConfig) prefetched() string {
-	p := cfg.Prefetch
-	if p == "" || cfg.NoCache || fsyscall.PrefetchNames(p) == nil {
-		return ""
-	}
-	if !fromHere(cfg.View, p) {
-		return ""
-	}
-	return p
-}
-
 // loopback tells whether a byte stream stays on this machine: compressing only
 // costs there. A stream that does not say where it leads may lead anywhere.
 func loopback(rw io.ReadWriteCloser) bool {
@@ -140,10 +127,10 @@ func loopback(rw io.ReadWriteCloser) bool {
 }
 
 // makeHello returns the session's first message, and the secret in it.
-func makeHello(cfg SessionConfig) (msg []byte, secret [32]byte, err error) {
+func makeHello(cfg SessionConfig, prefetched []string) (msg []byte, secret [32]byte, err error) {
 	h := &fsyscall.Hello{
 		Version: fsyscall.Version, UID: uint32(unix.Geteuid()), GID: uint32(unix.Getegid()),
-		View: cfg.View, Prefetched: cfg.prefetched(), Sync: cfg.Sync, NoCache: cfg.NoCache, Trace: cfg.Trace,
+		View: cfg.View, Prefetched: prefetched, Sync: cfg.Sync, NoCache: cfg.NoCache, Trace: cfg.Trace,
 	}
 	if !cfg.NoCache {
 		h.Machine = cfg.Machine

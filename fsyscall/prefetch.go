@@ -2,55 +2,83 @@ package fsyscall
 
 import "strings"
 
-// PrefetchMax is the bound that a prefetched List has on its entries.
-const PrefetchMax = 1024
+// Bounds that a prefetched List has on its entries: of a directory that is on
+// the way, and of one that will be read whole.
+const (
+	PrefetchMax   = 1024
+	PrefetchWhole = 8 << 10
+)
 
-// MaxPrefetch bounds the directories that one prefetch lists.
-const MaxPrefetch = 64
+// MaxPrefetch bounds the directories that one session prefetches.
+const MaxPrefetch = 256
 
-// A session's first command needs the directories on the way to its working
-// directory. The client knows that before the server does, so it may ask its
-// own file service for them in the server's stead: it puts the path into
-// [Hello.Prefetched] and hands the file service the messages of [Prefetch].
-// The server derives the same messages from the path and expects the replies
-// as if it had sent them.
+// A session's first command needs directories of which the client knows before
+// the server does: those on the way to its working directory, to the user's
+// settings, and to what it used when it ran last. So the client may ask its own
+// file service for them in the server's stead: it puts the paths into
+// [Hello.Prefetched] and hands the file service the messages of [Prefetch]. The
+// server derives the same messages from the paths and expects the replies as if
+// it had sent them.
 
-// PrefetchNames returns the components of an absolute, clean path that are
-// prefetched: none for the root, and nil for a path that cannot be. The
-// directory of component i gets the NodeID RootNode+1+i, its List the tag 2+i;
-// the root's List has the tag 1.
-func PrefetchNames(path string) []string {
-	names := []string{}
-	for name := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
-		if name == "" {
-			break
-		}
-		if !ValidName(name) || len(names) == MaxPrefetch-1 {
-			return nil
-		}
-		names = append(names, name)
-	}
-	return names
+// PrefetchDir is a directory that is prefetched: the entry Name of the directory
+// with the index Dir. The first is the root, without a name.
+type PrefetchDir struct {
+	Dir  int
+	Name string
 }
 
-// Prefetch returns the encoded messages that prefetch path, in order.
-func Prefetch(path string) [][]byte {
-	names := PrefetchNames(path)
-	if names == nil {
+// PrefetchDirs returns the directories that paths, which are absolute and clean,
+// lead to and through, each once, in the order in which they are met. The one
+// with the index i gets the NodeID RootNode+i, its List the tag 1+i. A path ends
+// where it cannot go on, and where there are MaxPrefetch directories. Without
+// paths there is nothing.
+func PrefetchDirs(paths []string) []PrefetchDir {
+	if len(paths) == 0 {
 		return nil
 	}
+	dirs := []PrefetchDir{{}}
+	known := map[PrefetchDir]int{}
+	for _, p := range paths {
+		at := 0
+		for name := range strings.SplitSeq(strings.Trim(p, "/"), "/") {
+			if name == "" {
+				break
+			}
+			d := PrefetchDir{at, name}
+			i, ok := known[d]
+			if !ok {
+				if !ValidName(name) || len(dirs) == MaxPrefetch {
+					break
+				}
+				i = len(dirs)
+				known[d] = i
+				dirs = append(dirs, d)
+			}
+			at = i
+		}
+	}
+	return dirs
+}
+
+// Prefetch returns the encoded messages that prefetch dirs, in order. All but the
+// first onWay of them will be read whole.
+func Prefetch(dirs []PrefetchDir, onWay int) [][]byte {
 	var out [][]byte
 	add := func(h Header, m Message) {
 		if b, err := AppendMessage(nil, h, m); err == nil {
 			out = append(out, b)
 		}
 	}
-	id := RootNode
-	add(Header{Kind: KindCall, Op: OpList, Tag: 1}, &List{ID: id, Max: PrefetchMax})
-	for i, name := range names {
-		add(Header{Kind: KindNotice, Op: OpAttach}, &Attach{Dir: id, Name: name, ID: id + 1})
-		id++
-		add(Header{Kind: KindCall, Op: OpList, Tag: uint32(2 + i)}, &List{ID: id, Max: PrefetchMax})
+	for i, d := range dirs {
+		id := RootNode + NodeID(i)
+		if i > 0 {
+			add(Header{Kind: KindNotice, Op: OpAttach}, &Attach{Dir: RootNode + NodeID(d.Dir), Name: d.Name, ID: id})
+		}
+		most := uint32(PrefetchMax)
+		if i >= onWay {
+			most = PrefetchWhole
+		}
+		add(Header{Kind: KindCall, Op: OpList, Tag: uint32(1 + i)}, &List{ID: id, Max: most})
 	}
 	return out
 }

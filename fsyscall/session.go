@@ -51,9 +51,9 @@ type Hello struct {
 	Now Time
 	// View has every rule, the defaults included, the root first.
 	View []ViewRule
-	// Prefetched is the path that the client has asked its file service for in
-	// the server's stead (see Prefetch), or empty.
-	Prefetched string
+	// Prefetched are the paths that the client has asked its file service for in
+	// the server's stead (see Prefetch), at most MaxPrefetch.
+	Prefetched []string
 	// Machine is a secret by which the client's files are known in caches that
 	// outlive the session. Zero: no content may be kept for later sessions.
 	Machine [32]byte
@@ -92,7 +92,7 @@ func (m *Hello) fields(c *coder) {
 		c.string(&r.Path, MaxTarget)
 		c.bool(&r.Remote)
 	})
-	c.string(&m.Prefetched, MaxTarget)
+	slice(c, &m.Prefetched, MaxPrefetch, func(p *string) { c.string(p, MaxTarget) })
 	for i := range m.Machine {
 		c.u8(&m.Machine[i])
 	}

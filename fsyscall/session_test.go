@@ -13,7 +13,7 @@ func sessionCases() []wireCase {
 		User: "ann", Home: "/home/ann", Hostname: "desk",
 		Now:        Time{Sec: 0x01020304, Nsec: 5},
 		View:       []ViewRule{{Path: "/"}, {Path: "/usr", Remote: true}},
-		Prefetched: "/h", Sync: true, Trace: true,
+		Prefetched: []string{"/h"}, Sync: true, Trace: true,
 	}
 	for i := range hello.Secret {
 		hello.Secret[i] = byte(i)
@@ -42,7 +42,7 @@ func sessionCases() []wireCase {
 	return []wireCase{
 		{"hello", notice(OpHello), hello, `04 01 00 0000 00000000 0100000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1fe803000064000000020000006400
 			00001b00000003000000616e6e090000002f686f6d652f616e6e040000006465736b0403020100000000050000000200
-			0000010000002f00040000002f75737201 020000002f68 808182838485868788898a8b8c8d8e8f
+			0000010000002f00040000002f75737201 01000000020000002f68 808182838485868788898a8b8c8d8e8f
 			909192939495969798999a9b9c9d9e9f 010001`},
 		{"welcome", notice(OpWelcome), &Welcome{Version: 1, UID: 5, GID: 6, User: "u", Hostname: "big", PID: 77}, `04 02 00 0000 00000000 010005000000060000000100000075030000006269674d000000`},
 		{"exec", call(OpExec, 1), exec, `01 03 00 0000 01000000 0300000002000000040000006563686f000000000100000003000000413d62040000002f746d70120000000100000007
@@ -69,7 +69,7 @@ func TestSessionBytes(t *testing.T) { checkCases(t, sessionCases()) }
 // expects by the same path.
 func TestPrefetch(t *testing.T) {
 	var got []string
-	for _, b := range Prefetch("/home/ann") {
+	for _, b := range Prefetch(PrefetchDirs([]string{"/home/ann/src", "/home/ann/lib", "/home"}), 4) {
 		h, body, err := ParseHeader(b)
 		if err != nil {
 			t.Fatal(err)
@@ -84,14 +84,22 @@ func TestPrefetch(t *testing.T) {
 		"list 1 &{ID:1 Max:1024}",
 		"attach 0 &{Dir:1 Name:home ID:2 Ino:0 Dev:0}", "list 2 &{ID:2 Max:1024}",
 		"attach 0 &{Dir:2 Name:ann ID:3 Ino:0 Dev:0}", "list 3 &{ID:3 Max:1024}",
+		"attach 0 &{Dir:3 Name:src ID:4 Ino:0 Dev:0}", "list 4 &{ID:4 Max:1024}",
+		"attach 0 &{Dir:3 Name:lib ID:5 Ino:0 Dev:0}", "list 5 &{ID:5 Max:8192}",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
 	}
-	if n := len(Prefetch("/")); n != 1 {
+	if n := len(Prefetch(PrefetchDirs([]string{"/"}), 1)); n != 1 {
 		t.Errorf("the root takes %d messages", n)
 	}
-	if Prefetch("/a/"+strings.Repeat("x/", MaxPrefetch)) != nil {
-		t.Error("a path too deep is prefetched")
+	if dirs := PrefetchDirs(nil); dirs != nil {
+		t.Errorf("without a path %v", dirs)
+	}
+	if dirs := PrefetchDirs([]string{"/a/../b", "/c"}); !slices.Equal(dirs, []PrefetchDir{{}, {0, "a"}, {0, "c"}}) {
+		t.Errorf("behind an impossible name %v", dirs)
+	}
+	if n := len(PrefetchDirs([]string{"/" + strings.Repeat("x/", MaxPrefetch+1), "/x/x", "/y"})); n != MaxPrefetch {
+		t.Errorf("%d directories, want %d", n, MaxPrefetch)
 	}
 }

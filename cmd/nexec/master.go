@@ -58,7 +58,9 @@ func serveMaster(v *voice, o *options, s speaker) error {
 		return err
 	}
 	session.Files.Args = append(session.Files.Args, "--cwd", cwd)
-	session.Prefetch, _ = os.Getwd() // of who started it; without it nothing is prefetched
+	if dir, err := os.Getwd(); err == nil { // of who started it
+		session.Prefetch = func() client.Prefetch { return client.Around(dir) }
+	}
 	err = client.RunMaster(ctx, client.MasterConfig{
 		Session: session, Listener: l, Sockets: sockets, Name: o.master,
 		Host: o.dest.text, Idle: o.persist.idle, Opened: leaveTerminal, Unsure: byCommand,

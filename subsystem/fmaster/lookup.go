@@ -161,7 +161,7 @@ func (s *Server) peek(dir *node, name string) (n *node, known bool) {
 // program is a name. More than bigMax, 800 kB, are never asked for.
 const (
 	singly = 3
-	bigMax = 8 << 10
+	bigMax = fsyscall.PrefetchWhole
 )
 
 // listBig counts a name wanted from a big directory and asks for all of it, for

@@ -75,24 +75,24 @@ func (s *Server) Prepare(p string, below bool) {
 
 // expectPrefetched takes in what the client asks for in the session's stead.
 // It must be called before any other number is given out.
-func (s *Server) expectPrefetched(p string) {
-	names := fsyscall.PrefetchNames(p)
-	if p == "" || names == nil {
-		return
-	}
+func (s *Server) expectPrefetched(paths []string) {
+	dirs := fsyscall.PrefetchDirs(paths)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := s.root
-	s.calls.expect(1, fsyscall.OpList, s.listing(at, nil))
-	for i, name := range names {
-		n := s.newNode()
-		n.mounts = at.mounts.child(name)
-		s.told(n, urgent)
-		if m := n.mounts; m == nil || !m.mounted {
-			s.place(at, name, n)
+	nodes := make([]*node, len(dirs))
+	for i, dir := range dirs {
+		n := s.root
+		if i > 0 {
+			at := nodes[dir.Dir]
+			n = s.newNode()
+			n.mounts = at.mounts.child(dir.Name)
+			s.told(n, urgent)
+			if m := n.mounts; m == nil || !m.mounted {
+				s.place(at, dir.Name, n)
+			}
 		}
-		s.calls.expect(uint32(2+i), fsyscall.OpList, s.listing(n, nil))
-		at = n
+		nodes[i] = n
+		s.calls.expect(uint32(1+i), fsyscall.OpList, s.listing(n, nil))
 	}
 }
 
