@@ -244,6 +244,7 @@ func (s *Server) absentValidity(dir *node) (sec uint64, nsec uint32) {
 // fillEntry fills the answer to a look-up and counts it.
 func (s *Server) fillEntry(n *node, out *fuse.EntryOut) {
 	s.ref(n)
+	n.recent |= fsyscall.UseName
 	*out = fuse.EntryOut{NodeId: uint64(n.id), Generation: 1}
 	s.fillAttr(n, &out.Attr)
 	out.AttrValid, out.AttrValidNsec = s.validity(n)

@@ -3,6 +3,8 @@ package fmaster
 import (
 	"slices"
 	"time"
+
+	"github.com/SumiTomohiko/nexec/fsyscall"
 )
 
 // dirState is what is known of a directory's entries.
@@ -47,6 +49,9 @@ type dirState struct {
 	// Until the listing comes: expecting says that some of the entries have
 	// node.expect, allContent that the content of every file is expected.
 	expecting, allContent bool
+	// again has the names of which so much is to be asked for when it is known what
+	// they are now.
+	again map[string]fsyscall.UseWhat
 	// ruled are the names of which the export policy may refuse a change; nil:
 	// not known.
 	ruled map[string]struct{}

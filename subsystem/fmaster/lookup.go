@@ -48,6 +48,7 @@ func (s *Server) lookup(dirID fsyscall.NodeID, name string, out *fuse.EntryOut) 
 		return n, errno
 	}
 	n, errno := s.find(dir, name)
+	dir.recent |= fsyscall.UseListing
 	switch {
 	case errno == 0:
 		s.use(n, fsyscall.UseName)

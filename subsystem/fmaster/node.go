@@ -95,8 +95,9 @@ type node struct {
 	// those that are on their way are there. See pages.go.
 	paged  bool
 	paging chan struct{}
-	// used is what programs used of it, expect what they are likely to.
-	used, expect fsyscall.UseWhat
+	// used is what programs used of it, expect what they are likely to, and recent
+	// what they used since it was last asked for again; see again.go.
+	used, expect, recent fsyscall.UseWhat
 
 	// mounts is the part of the tree of mount points at and below this
 	// directory; nil for nearly all.

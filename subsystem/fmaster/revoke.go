@@ -25,6 +25,9 @@ func (s *Server) revoke(r *fsyscall.Revoke) {
 		}
 		n.gen++
 		if it.Name == "" {
+			if n.parent != nil {
+				s.changedEntry(n.parent, n.name)
+			}
 			s.revokeNode(n, it.What)
 			continue
 		}
@@ -32,6 +35,7 @@ func (s *Server) revoke(r *fsyscall.Revoke) {
 			continue
 		}
 		c := n.dir.children[it.Name]
+		s.changedEntry(n, it.Name)
 		switch {
 		case it.What == fsyscall.RevokeEntry:
 			s.revokeEntry(n, it.Name, c)
@@ -93,6 +97,7 @@ func (s *Server) revokeEntry(dir *node, name string, c *node) {
 		return
 	}
 	d := dir.dir
+	s.changedListing(dir)
 	d.whole = false
 	delete(d.absent, name)
 	if dir.pending == 0 {

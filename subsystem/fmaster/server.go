@@ -107,6 +107,7 @@ type Server struct {
 	content     contentCache
 	prefetch    prefetcher
 	working     working
+	again       again
 	fileSystems []*fsAnswer // the newest first, at most maxFS
 	twins       twins
 	binding     map[stdioKey]*binding // asked for and not yet looked up
@@ -215,6 +216,7 @@ func panicSite() string {
 // namespace's to remove. Close waits for the notifier; the goroutines that use
 // the link end with it, and Wait waits for them.
 func (s *Server) Close() error {
+	s.endAgain()
 	s.calls.stop(errClosed)
 	s.notify.stop()
 	return nil

@@ -36,7 +36,11 @@ type working struct {
 
 // use records that a program used n.
 func (s *Server) use(n *node, what fsyscall.UseWhat) {
-	if !s.working.over && n != nil {
+	if n == nil {
+		return
+	}
+	n.recent |= what
+	if !s.working.over {
 		n.used |= what
 	}
 }
@@ -205,7 +209,11 @@ func (s *Server) prepareBig(n *node) {
 // cameIn goes on with what is expected in dir, whose listing has come.
 func (s *Server) cameIn(dir *node) {
 	d := dir.dir
-	if d == nil || !d.expecting && !d.allContent {
+	if d == nil {
+		return
+	}
+	s.cameAgain(dir)
+	if !d.expecting && !d.allContent {
 		return
 	}
 	for _, c := range d.sorted(func(_ string, c *node) bool { return c.known && (c.expect != 0 || d.allContent && c.isRegular()) }) {
@@ -221,7 +229,15 @@ func (s *Server) cameIn(dir *node) {
 // will tell.
 func (s *Server) lookAhead(dir *node, name string) {
 	d := dir.entries()
-	if d.listing != nil && !d.big || d.whole || d.looking[name] != nil {
+	if (d.listing == nil || d.big) && !d.whole {
+		s.beginLook(dir, name)
+	}
+}
+
+// beginLook looks a name up without waiting.
+func (s *Server) beginLook(dir *node, name string) {
+	d := dir.entries()
+	if d.looking[name] != nil {
 		return
 	}
 	ready := make(chan struct{})
@@ -230,11 +246,14 @@ func (s *Server) lookAhead(dir *node, name string) {
 			d.looking = nil
 		}
 		if n != nil {
+			n.expect |= d.again[name]
 			s.came(n)
 		}
+		delete(d.again, name)
 		close(ready)
 	})
 	if !begun {
+		delete(d.again, name)
 		return
 	}
 	if d.looking == nil {
