@@ -1,7 +1,40 @@
 package fslave
 
+import "slices"
+
 // How names come, go and move. The tree of nodes is kept in step with what the
 // server does, and with moves of others that are known at both ends.
+
+// A directory may have several nodes: the server takes a number back and gives
+// another one, while the nodes below that have changes on their way stay below
+// the first. What happens to a name in one of them happens in all.
+
+// same returns the places that are the same name in the same directory as at, with
+// that itself. The caller holds mu.
+func (t *nodeTable) same(at place) []place {
+	dirs := t.twins(at.parent)
+	places := make([]place, len(dirs))
+	for i, d := range dirs {
+		places[i] = place{d, at.name}
+	}
+	return places
+}
+
+// twins returns the nodes that stand for the directory d, which is the first.
+func (t *nodeTable) twins(d *node) []*node {
+	dirs := []*node{d}
+	if d == t.root || d.place.parent == nil || d.ino == 0 {
+		return dirs
+	}
+	for _, at := range t.same(d.place) {
+		for _, m := range t.at[at] {
+			if m != d && m.ino == d.ino && m.dev == d.dev {
+				dirs = append(dirs, m)
+			}
+		}
+	}
+	return dirs
+}
 
 func (t *nodeTable) addAlt(n *node, at place) {
 	for _, old := range n.alts {
@@ -72,11 +105,15 @@ func (t *nodeTable) leave(n *node, at place) {
 func (t *nodeTable) unlinked(at place) []*node {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	list := append([]*node(nil), t.at[at]...)
-	for _, n := range list {
-		t.leave(n, at)
+	var all []*node
+	for _, at := range t.same(at) {
+		list := append([]*node(nil), t.at[at]...)
+		for _, n := range list {
+			t.leave(n, at)
+		}
+		all = append(all, list...)
 	}
-	return list
+	return all
 }
 
 // renamed moves the nodes at a place, and with them all below, to another,
@@ -84,26 +121,37 @@ func (t *nodeTable) unlinked(at place) []*node {
 func (t *nodeTable) renamed(from, to place, exchange bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if from == to {
+	froms, tos := t.same(from), t.same(to)
+	if slices.Contains(tos, from) {
 		return
 	}
-	moving := append([]*node(nil), t.at[from]...)
-	other := append([]*node(nil), t.at[to]...)
-	for _, n := range other {
-		if exchange {
-			t.moveTo(n, to, from)
-		} else {
-			t.leave(n, to)
+	moving := make([][]*node, len(froms))
+	for i, from := range froms {
+		moving[i] = append([]*node(nil), t.at[from]...)
+	}
+	for _, to := range tos {
+		for _, n := range append([]*node(nil), t.at[to]...) {
+			if exchange {
+				t.moveTo(n, to, from)
+			} else {
+				t.leave(n, to)
+			}
 		}
 	}
-	for _, n := range moving {
-		t.moveTo(n, from, to)
+	for i, from := range froms {
+		for _, n := range moving[i] {
+			t.moveTo(n, from, to)
+		}
 	}
 }
 
 func (t *nodeTable) moveTo(n *node, from, to place) {
 	if t.below(to.parent, n) {
 		// The kernel would not have done it: the table is out of date.
+		t.leave(n, from)
+		return
+	}
+	if n.place == to || slices.Contains(n.alts, to) {
 		t.leave(n, from)
 		return
 	}
@@ -140,10 +188,20 @@ func (t *nodeTable) below(n, dir *node) bool {
 func (t *nodeTable) doubt(at place) []*node {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, n := range t.at[at] {
+	all := t.allAt(at)
+	for _, n := range all {
 		n.doubt = true
 	}
-	return append([]*node(nil), t.at[at]...)
+	return all
+}
+
+// allAt returns the nodes at a place. The caller holds mu.
+func (t *nodeTable) allAt(at place) []*node {
+	var all []*node
+	for _, at := range t.same(at) {
+		all = append(all, t.at[at]...)
+	}
+	return all
 }
 
 // leads tells whether nodes have their place in n.
@@ -157,9 +215,14 @@ func (t *nodeTable) leads(n *node) bool {
 func (t *nodeTable) followed(from, to place, id inode) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, n := range append([]*node(nil), t.at[from]...) {
-		if n.dev == id.dev && n.ino == id.ino && from != to {
-			t.moveTo(n, from, to)
+	if slices.Contains(t.same(to), from) {
+		return
+	}
+	for _, from := range t.same(from) {
+		for _, n := range append([]*node(nil), t.at[from]...) {
+			if n.dev == id.dev && n.ino == id.ino {
+				t.moveTo(n, from, to)
+			}
 		}
 	}
 }
@@ -168,7 +231,7 @@ func (t *nodeTable) followed(from, to place, id inode) {
 func (t *nodeTable) nodesAt(at place) []*node {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return append([]*node(nil), t.at[at]...)
+	return t.allAt(at)
 }
 
 // places returns every name that n is known by.
