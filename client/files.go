@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/SumiTomohiko/nexec/fsyscall"
 	"github.com/SumiTomohiko/nexec/relay"
 )
 
@@ -229,17 +230,18 @@ func (f *fileService) relayLines(r *os.File) {
 	}
 }
 
-// serve joins fslave to the link, having asked it what first has. It returns
+// serve joins fslave to the link, having asked it what first has, and calls passed
+// with the headers of its answers once these are on their way. It returns
 // an error only when fslave ended of itself; the link's own end is told
 // elsewhere.
-func (f *fileService) serve(link *relay.Link, first [][]byte) error {
+func (f *fileService) serve(link *relay.Link, first [][]byte, passed func(fsyscall.Header)) error {
 	conn := relay.NewMessageConn(f.conn)
 	for _, m := range first {
 		if conn.WriteMessage(m) != nil {
 			break // it has ended, which Splice finds out
 		}
 	}
-	spliceErr := relay.Splice(link, conn)
+	spliceErr := relay.Splice(link, conn, passed)
 	for _, e := range []error{relay.ErrLost, relay.ErrClosed, relay.ErrProtocol, relay.ErrAborted, relay.ErrNotNexec, relay.ErrVersion} {
 		if errors.Is(spliceErr, e) || spliceErr == nil {
 			return nil

@@ -69,6 +69,7 @@ type Session struct {
 	closing  bool
 	dead     chan struct{} // closed when err is set
 	greeted  chan struct{} // closed by the Welcome
+	settling settling
 }
 
 // Start starts the file service, opens the byte stream and sends the Hello. It
@@ -244,7 +245,7 @@ func (s *Session) dispatch(msg []byte) error {
 		return s.tell(m.Cmd, func(c *execution) bool { replace(c.stopped, *m); return true })
 	case *fsyscall.Exit:
 		m.Stats = append([]byte(nil), m.Stats...) // it aliases the buffer
-		return s.tell(m.Cmd, func(c *execution) bool { return offer(c.exit, *m) })
+		return s.exited(m)
 	}
 	return &ProtocolError{fmt.Errorf("%s is not for the client", h.Op)}
 }
@@ -296,7 +297,7 @@ func replace[T any](ch chan T, v T) {
 
 // serveFiles joins fslave to the link until either ends.
 func (s *Session) serveFiles(prefetch [][]byte) {
-	err := s.files.serve(s.link, prefetch)
+	err := s.files.serve(s.link, prefetch, s.answered)
 	if s.link.Err() == nil && err != nil {
 		s.fail(&FilesError{Err: err, Ran: true})
 	}

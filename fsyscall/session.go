@@ -328,6 +328,11 @@ type Exit struct {
 	Code   uint8
 	// Off has the final offsets of standard streams of kind StdioFile.
 	Off [3]uint64
+	// After, if not zero, is the tag of a call of the server, a barrier behind the
+	// command's last change. Unless Sure, an Exit holds once that was answered
+	// and if no change before it was refused; another one, which is sure, follows.
+	After uint32
+	Sure  bool
 	// Lost has at most MaxLost of the LostCount changes lost.
 	Lost      []LostWrite
 	LostCount uint32
@@ -349,6 +354,8 @@ func (m *Exit) fields(c *coder) {
 	for i := range m.Off {
 		c.u64(&m.Off[i])
 	}
+	c.u32(&m.After)
+	c.bool(&m.Sure)
 	slice(c, &m.Lost, MaxLost, func(l *LostWrite) {
 		c.string(&l.Path, MaxTarget)
 		c.u16((*uint16)(&l.Errno))

@@ -35,7 +35,7 @@ func sessionCases() []wireCase {
 		Expected: []Use{{Rest: "/a", What: UseListing}, {Shared: 2, Rest: "b", What: UseName | UseContent}},
 	}
 	exit := &Exit{
-		Cmd: 3, Signal: 11, Core: true, Code: 0, Off: [3]uint64{1, 2, 3},
+		Cmd: 3, Signal: 11, Core: true, Code: 0, Off: [3]uint64{1, 2, 3}, After: 0x99, Sure: true,
 		Lost: []LostWrite{{Path: "/x", Errno: 28}}, LostCount: 70, Stats: []byte("ok"),
 		Used: []Use{{Rest: "/", What: UseListing}},
 	}
@@ -54,7 +54,7 @@ func sessionCases() []wireCase {
 		{"signal", notice(OpSignal), &Signal{Cmd: 3, Sig: 2}, `04 04 00 0000 00000000 0300000002`},
 		{"winsize", notice(OpWinsize), &Winsize{Cmd: 3, Size: Size{Rows: 1, Cols: 2, XPixel: 3, YPixel: 4}}, `04 05 00 0000 00000000 030000000100020003000400`},
 		{"stopped", notice(OpStopped), &Stopped{Cmd: 3, Sig: 20}, `04 06 00 0000 00000000 0300000014`},
-		{"exit", notice(OpExit), exit, `04 07 00 0000 00000000 030000000b010001000000000000000200000000000000030000000000000001000000020000002f781c004600000002
+		{"exit", notice(OpExit), exit, `04 07 00 0000 00000000 030000000b010001000000000000000200000000000000030000000000000099000000 01 01000000020000002f781c004600000002
 			0000006f6b 010000000000010000002f02`},
 		{"fatal", notice(OpFatal), &Fatal{Code: FatalView, Errno: 13, Detail: "/opt"}, `04 08 00 0000 00000000 05000d00040000002f6f7074`},
 		{"bye", notice(OpBye), &Empty{}, `04 09 00 0000 00000000`},

@@ -119,7 +119,7 @@ func spliced(t *testing.T) (server *Link, service *MessageConn, raw net.Conn, do
 	server, client := pair(t, Config{})
 	x, y := socketpair(t)
 	done = make(chan error, 1)
-	go func() { done <- Splice(client, NewMessageConn(x)) }()
+	go func() { done <- Splice(client, NewMessageConn(x), nil) }()
 	t.Cleanup(func() { y.Close() })
 	return server, NewMessageConn(y), y, done
 }
@@ -152,7 +152,7 @@ func TestBatch(t *testing.T) {
 	x, y := socketpair(t)
 	defer y.Close()
 	out := &counted{Conn: x}
-	go Splice(client, NewMessageConn(out))
+	go Splice(client, NewMessageConn(out), nil)
 	service := NewMessageConn(y)
 	for tag := range uint32(calls) {
 		m, err := service.ReadMessage(nil)

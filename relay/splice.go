@@ -19,14 +19,17 @@ const smallReply = 4 << 10
 // closes both conn and the three streams, and returns when everything it
 // started has ended: with nil when the link's other end had ended both streams
 // and the file service then ended its side, otherwise with what ended first.
-func Splice(l *Link, conn *MessageConn) error {
+//
+// passed, if not nil, is called with the header of each message from conn, in
+// order, once the link has the message.
+func Splice(l *Link, conn *MessageConn, passed func(fsyscall.Header)) error {
 	calls, ordered, bulk := l.Stream(fsyscall.StreamCalls), l.Stream(fsyscall.StreamOrdered), l.Stream(fsyscall.StreamBulk)
 	// One result from each: to conn twice, from conn once.
 	in, out := make(chan error, 2), make(chan error, 1)
 	for _, s := range []*Stream{calls, ordered} {
 		go func() { in <- forwardCalls(s, conn) }()
 	}
-	go func() { out <- forwardReplies(conn, calls, bulk) }()
+	go func() { out <- forwardReplies(conn, calls, bulk, passed) }()
 
 	var first error
 	stop := func() {
@@ -85,8 +88,8 @@ func forwardCalls(s *Stream, conn *MessageConn) error {
 }
 
 // forwardReplies runs until conn ends, which is no error.
-func forwardReplies(conn *MessageConn, calls, bulk *Stream) error {
-	r := router{bulky: make(map[uint32]struct{})}
+func forwardReplies(conn *MessageConn, calls, bulk *Stream, passed func(fsyscall.Header)) error {
+	r := router{bulky: make(map[uint32]struct{}), passed: passed}
 	q := newBacklog()
 	drained := make(chan error, 1)
 	go func() { drained <- q.drain(bulk) }()
@@ -107,7 +110,7 @@ func (r *router) forward(conn *MessageConn, calls *Stream, q *backlog) error {
 		case err != nil:
 			return fmt.Errorf("file service: %w", err)
 		}
-		toBulk, err := r.toBulk(m)
+		h, toBulk, err := r.toBulk(m)
 		switch {
 		case err != nil:
 		case toBulk:
@@ -118,6 +121,9 @@ func (r *router) forward(conn *MessageConn, calls *Stream, q *backlog) error {
 		}
 		if err != nil {
 			return err
+		}
+		if r.passed != nil {
+			r.passed(h)
 		}
 	}
 }
@@ -212,31 +218,31 @@ func (q *backlog) recycle(b []byte) { q.spare.Put(&b) }
 // one reply must not overtake each other: where there are several, all go to
 // StreamBulk.
 type router struct {
-	bulky map[uint32]struct{} // tags of replies of which more is to come
+	bulky  map[uint32]struct{} // tags of replies of which more is to come
+	passed func(fsyscall.Header)
 }
 
 // maxBulky bounds the replies in several messages that are under way at once.
 // A file service works on far fewer.
 const maxBulky = 1 << 16
 
-func (r *router) toBulk(m []byte) (bool, error) {
-	h, _, err := fsyscall.ParseHeader(m)
-	if err != nil {
-		return false, fmt.Errorf("file service: %w", err)
+func (r *router) toBulk(m []byte) (h fsyscall.Header, bulk bool, err error) {
+	if h, _, err = fsyscall.ParseHeader(m); err != nil {
+		return h, false, fmt.Errorf("file service: %w", err)
 	}
 	_, begun := r.bulky[h.Tag]
 	switch {
 	case h.Kind == fsyscall.KindMore && !begun:
 		if len(r.bulky) == maxBulky {
-			return false, fmt.Errorf("file service: more than %d replies in parts at once", maxBulky)
+			return h, false, fmt.Errorf("file service: more than %d replies in parts at once", maxBulky)
 		}
 		r.bulky[h.Tag] = struct{}{}
-		return true, nil
+		return h, true, nil
 	case h.Kind == fsyscall.KindMore:
-		return true, nil
+		return h, true, nil
 	case h.Kind == fsyscall.KindReply && begun:
 		delete(r.bulky, h.Tag)
-		return true, nil
+		return h, true, nil
 	}
-	return len(m) > smallReply, nil
+	return h, len(m) > smallReply, nil
 }

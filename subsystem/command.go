@@ -292,26 +292,47 @@ const (
 	syncTimeout = 10 * time.Minute
 )
 
-// finish sends what is left, waits for the changes, and sends the Exit.
+// finish sends what is left, waits for the changes, and sends the Exit; one that
+// is not sure before that, where the client will know by itself.
 func (c *command) finish(ev namespace.Event) {
 	exit := &fsyscall.Exit{Cmd: c.num, Signal: ev.Signal, Core: ev.Core, Code: ev.Code, Off: ev.Off}
 	ctx, cancel := context.WithTimeout(c.s.ctx, syncTimeout)
 	defer cancel()
-	synced := make(chan error, 1)
+	type settled struct {
+		lost []fsyscall.LostWrite
+		n    int
+		err  error
+	}
+	done := make(chan settled, 1)
+	after, wait := c.s.files.Settle()
 	go func() {
-		lost, n, err := c.s.files.Sync(ctx)
-		exit.Lost, exit.LostCount = lost[:min(len(lost), fsyscall.MaxLost)], uint32(n)
-		synced <- err
+		lost, n, err := wait(ctx)
+		done <- settled{lost, n, err}
 	}()
 	c.stopPumps(drainTime)
-	if err := <-synced; err != nil {
-		c.s.end(fmt.Errorf("the client did not confirm the last changes: %w", err))
+	exit.After, exit.Used = after, fsyscall.PackUses(c.s.files.Used())
+	var end settled
+	select {
+	case end = <-done:
+	default:
+		if after != 0 {
+			c.sendExit(exit)
+		}
+		end = <-done
+	}
+	if end.err != nil {
+		c.s.end(fmt.Errorf("the client did not confirm the last changes: %w", end.err))
 		return
 	}
+	exit.Lost, exit.LostCount = end.lost[:min(len(end.lost), fsyscall.MaxLost)], uint32(end.n)
+	exit.Sure = true
+	c.sendExit(exit)
+}
+
+func (c *command) sendExit(exit *fsyscall.Exit) {
 	if c.stats != nil {
 		exit.Stats = c.stats()
 	}
-	exit.Used = fsyscall.PackUses(c.s.files.Used())
 	c.s.notice(fsyscall.OpExit, exit)
 }
 

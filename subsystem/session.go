@@ -50,8 +50,10 @@ type Files interface {
 	// what the session has used so far.
 	Expect([]fsyscall.PathUse)
 	Used() []fsyscall.PathUse
-	// Sync waits until every change was answered, and tells the ones lost.
-	Sync(ctx context.Context) (lost []fsyscall.LostWrite, n int, err error)
+	// Settle returns what waits until every change was answered and tells the ones
+	// lost, and, if not zero, the tag of the call that is waited for: see
+	// fsyscall.Exit.
+	Settle() (after uint32, wait func(context.Context) (lost []fsyscall.LostWrite, n int, err error))
 	// Account returns a function that gives text for --stats, about what
 	// happened after Account was called, or in the whole session.
 	Account(whole bool) func() []byte

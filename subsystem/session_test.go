@@ -40,6 +40,9 @@ type localFiles struct {
 	// stall, if not nil, holds up every open until it is closed, whatever
 	// becomes of the session.
 	stall chan struct{}
+	// after is what Settle returns, and what waits for it waits for settled too.
+	after   uint32
+	settled chan struct{}
 
 	mu     sync.Mutex
 	synced int
@@ -110,11 +113,16 @@ func (f *localFiles) Wait() {
 	f.waited++
 	f.early = f.early || f.cfg.Link.Err() == nil
 }
-func (f *localFiles) Sync(context.Context) ([]fsyscall.LostWrite, int, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.synced++
-	return f.lost, len(f.lost), nil
+func (f *localFiles) Settle() (uint32, func(context.Context) ([]fsyscall.LostWrite, int, error)) {
+	return f.after, func(context.Context) ([]fsyscall.LostWrite, int, error) {
+		if f.settled != nil {
+			<-f.settled
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.synced++
+		return f.lost, len(f.lost), nil
+	}
 }
 
 func (f *localFiles) syncs() int {
@@ -319,6 +327,27 @@ func TestCommand(t *testing.T) {
 	}
 	if c.hangUp(); c.files.waited != 1 {
 		t.Errorf("the files were waited for %d times", c.files.waited)
+	}
+}
+
+// TestUnsureExit: while changes are on their way the client is told what to look
+// for, and then how it went. Where the server knows of a loss, it is told that only.
+func TestUnsureExit(t *testing.T) {
+	settled := make(chan struct{})
+	c := open(t, Options{}, func(f *localFiles) {
+		f.after, f.settled, f.lost = 77, settled, []fsyscall.LostWrite{{Path: "/x", Errno: 28}}
+	})
+	_, _, exit := c.run(request(0, "sh", "-c", "exit 3"))
+	if exit.Sure || exit.After != 77 || exit.Code != 3 || exit.LostCount != 0 {
+		t.Errorf("%+v", exit)
+	}
+	close(settled)
+	if exit = next[*fsyscall.Exit](c); !exit.Sure || exit.After != 77 || exit.Code != 3 || exit.LostCount != 1 {
+		t.Errorf("%+v", exit)
+	}
+	c.files.after = 0
+	if _, _, exit := c.run(request(1, "true")); !exit.Sure || exit.After != 0 || exit.LostCount != 1 {
+		t.Errorf("%+v", exit)
 	}
 }
 

@@ -91,7 +91,7 @@ func (s *Server) askAgain() {
 	s.working.expected = min(s.working.expected, maxExpected-maxAgainBytes)
 	for key := range changed {
 		if key.name == "" && !key.dir.dropped {
-			s.prepareOne(key.dir)
+			s.listAgain(key.dir)
 		}
 	}
 	for key, what := range changed {
@@ -101,9 +101,22 @@ func (s *Server) askAgain() {
 	}
 }
 
+func (s *Server) listAgain(dir *node) {
+	if d := dir.entries(); !d.whole && d.listing == nil && !d.big && !dir.synthetic {
+		s.listBy(inTurn, dir, listMax, nil)
+	}
+}
+
 func (s *Server) askEntry(dir *node, name string, what fsyscall.UseWhat) {
 	d := dir.entries()
-	if c := d.children[name]; c != nil && c.synthetic || d.looking[name] != nil {
+	c, now := d.children[name], time.Now()
+	_, stale := d.stale[name]
+	switch {
+	case d.looking[name] != nil || c == nil && d.whole || c != nil && (c.synthetic || c.pending > 0):
+		return
+	case c != nil && !stale && c.nameFresh(now) && c.usable(now): // somebody has asked meanwhile
+		c.expect |= what
+		s.came(c)
 		return
 	}
 	if d.again == nil {

@@ -1,11 +1,11 @@
 package fmaster
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,6 +41,8 @@ type caller struct {
 	hurry   bool           // somebody waits for an ordered message
 	unsent  []*pendingCall // taken out of queue[1]: the ordered sender says that they are done
 	err     error
+
+	failed atomic.Bool // a call could not even be sent
 
 	bufs messagePool // for replies
 	wg   sync.WaitGroup
@@ -303,6 +305,7 @@ func (c *caller) begin(via path, op fsyscall.Op, m fsyscall.Message, p *pendingC
 	delete(c.pending, tag)
 	c.settle(p)
 	c.mu.Unlock()
+	c.failed.Store(true)
 	if mine { // else stop has called done
 		errno := syscall.EIO
 		if errors.Is(err, fsyscall.ErrMalformed) {
@@ -423,20 +426,11 @@ func (c *caller) unanswered() bool {
 	return c.posted > 0
 }
 
-// barrier waits until the client has carried out everything posted so far.
-func (c *caller) barrier(ctx context.Context) error {
-	ch := make(chan result, 1)
-	c.begin(ordered, fsyscall.OpBarrier, &fsyscall.Empty{}, &pendingCall{reply: &fsyscall.Empty{}, done: func(h fsyscall.Header, _ error) {
-		ch <- result{errno: syscall.Errno(h.Errno)}
+// barrier asks the client to answer when it has carried out everything posted so
+// far. done is called before what belongs to later answers is. It returns the
+// call's tag.
+func (c *caller) barrier(done func(syscall.Errno)) uint32 {
+	return c.begin(ordered, fsyscall.OpBarrier, &fsyscall.Empty{}, &pendingCall{reply: &fsyscall.Empty{}, done: func(h fsyscall.Header, _ error) {
+		done(syscall.Errno(h.Errno))
 	}})
-	defer c.stats.wait()()
-	select {
-	case r := <-ch:
-		if !r.ok() {
-			return fmt.Errorf("wait for the client: %w", r.errno)
-		}
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -47,7 +47,10 @@ func (l *listed) take(s *Server, part *fsyscall.ListReply) {
 // comes is taken into the tree before. dir.listing is closed at the end. s.mu
 // is held.
 func (s *Server) list(dir *node, max uint32, done func(listed)) syscall.Errno {
-	via := dir.via()
+	return s.listBy(dir.via(), dir, max, done)
+}
+
+func (s *Server) listBy(via path, dir *node, max uint32, done func(listed)) syscall.Errno {
 	if errno := s.attach(dir, via); errno != 0 {
 		return errno
 	}

@@ -277,17 +277,28 @@ type asked struct {
 // lookLazily looks a name up without anybody waiting for it. done gets what it
 // leads to, or nil, and the node that the answer would have made if the inode
 // was new; s.mu is held. It returns false when the name cannot be asked for.
+//
+// The kernel keeps the session's changes of a directory and look-ups that it asks
+// for apart. This one it knows nothing of: what the session has done meanwhile is
+// newer than the answer, which then says nothing.
 func (s *Server) lookLazily(dir *node, name string, done func(n, fresh *node)) bool {
-	via := dir.via()
-	if s.attach(dir, via) != 0 {
+	if s.attach(dir, inTurn) != 0 {
 		return false
 	}
-	q := asked{dir.gen, s.changes, s.newNode(), via}
+	q := asked{dir.gen, s.changes, s.newNode(), inTurn}
 	reply := &fsyscall.AttrReply{}
 	req := &fsyscall.Lookup{Dir: dir.wire, Name: name, ID: q.fresh.wire}
-	s.calls.begin(via, fsyscall.OpLookup, req, &pendingCall{reply: reply, lazy: true, done: func(h fsyscall.Header, _ error) {
+	s.calls.begin(inTurn, fsyscall.OpLookup, req, &pendingCall{reply: reply, done: func(h fsyscall.Header, _ error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if dir.gen != q.gen {
+			s.countNodes--
+			if h.Errno == 0 {
+				s.calls.forget(q.fresh.wire, inTurn)
+			}
+			done(nil, q.fresh)
+			return
+		}
 		n, errno := s.found(dir, name, q, &reply.Attr, result{syscall.Errno(h.Errno), h.Leased})
 		if errno != 0 {
 			n = nil

@@ -95,7 +95,7 @@ func showWorld(t *testing.T, client string, slaveCfg fslave.Config, opts ...opti
 	go func() { slave.Serve(); far.Close(); close(slaveDone) }()
 	conn := relay.NewMessageConn(near)
 	spliced := make(chan struct{})
-	go func() { relay.Splice(clientLink, conn); close(spliced) }()
+	go func() { relay.Splice(clientLink, conn, nil); close(spliced) }()
 
 	now := time.Now()
 	cfg := fmaster.Config{

@@ -240,7 +240,7 @@ func (s *Server) fetch(n *node) {
 			} else {
 				s.unguess(n)
 			}
-			if syscall.Errno(h.Errno) == syscall.ESTALE {
+			if syscall.Errno(h.Errno) == syscall.ESTALE && n.gen == gen {
 				s.stale(n)
 			}
 			s.mu.Unlock()

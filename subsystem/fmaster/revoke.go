@@ -61,8 +61,13 @@ func (s *Server) learnLink(dir *node, name string) {
 		s.revokeTree(s.root) // it may be a name of anything
 		return
 	}
+	gen := dir.gen
 	begun := s.lookLazily(dir, name, func(n, fresh *node) {
 		s.linkAsks--
+		if dir.gen != gen { // the answer came too late
+			s.learnLink(dir, name)
+			return
+		}
 		if n != nil && n != fresh && n.refs > 0 {
 			s.notify.inode(n, false)
 		}

@@ -33,6 +33,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -244,23 +245,61 @@ func (s *Server) StdioPath(cmd uint32, slot int) string {
 	return fmt.Sprintf("%s/%d.%d", s.token, cmd, slot)
 }
 
-// Sync waits until the client has answered every change made so far, and
-// returns the changes that failed without the program having been told, at
-// most fsyscall.MaxLost of the number returned beside them. Each is returned
-// once.
-func (s *Server) Sync(ctx context.Context) ([]fsyscall.LostWrite, int, error) {
+// Settle begins to wait until the client has answered every change made so far.
+//
+// wait does the waiting and returns the changes that failed without the program
+// having been told, at most fsyscall.MaxLost of the number returned beside them.
+// Each is returned once. after is the tag of the call that is waited for, if its
+// answer says that all is well unless that to a change before it was an error;
+// otherwise it is zero.
+func (s *Server) Settle() (after uint32, wait func(context.Context) ([]fsyscall.LostWrite, int, error)) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	sent := s.sendShownTimes()
-	s.mu.Unlock()
-	var err error
-	if sent || s.calls.unanswered() {
-		err = s.calls.barrier(ctx)
+	if !sent && !s.calls.unanswered() {
+		lost, n := s.takeLost()
+		return 0, func(context.Context) ([]fsyscall.LostWrite, int, error) { return lost, n, nil }
 	}
-	s.mu.Lock()
+	failed := s.lostN > 0 || s.calls.failed.Load()
+	var lost []fsyscall.LostWrite
+	var n int
+	answered := make(chan syscall.Errno, 1)
+	after = s.calls.barrier(func(errno syscall.Errno) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		lost, n = s.takeLost() // those of the changes before, as the client sees it too
+		answered <- errno
+	})
+	if failed {
+		after = 0
+	}
+	return after, func(ctx context.Context) ([]fsyscall.LostWrite, int, error) {
+		if failed {
+			defer s.stats.wait()()
+		}
+		select {
+		case errno := <-answered:
+			if errno != 0 {
+				return lost, n, fmt.Errorf("wait for the client: %w", errno)
+			}
+			return lost, n, nil
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		}
+	}
+}
+
+// takeLost returns the changes that failed and were not told of yet. s.mu is held.
+func (s *Server) takeLost() ([]fsyscall.LostWrite, int) {
 	lost, n := s.lost, s.lostN
 	s.lost, s.lostN = nil, 0
-	s.mu.Unlock()
-	return lost, n, err
+	return lost, n
+}
+
+// Sync is Settle and its wait.
+func (s *Server) Sync(ctx context.Context) ([]fsyscall.LostWrite, int, error) {
+	_, wait := s.Settle()
+	return wait(ctx)
 }
 
 // clientClock estimates the client's clock from the times it sent. The

@@ -52,7 +52,7 @@ func (s *Server) openTwin(n *node) *os.File {
 // digest says that it is, and fetches the content else. Nothing waits for it;
 // until it has ended n.fetching is set. s.mu is held.
 func (s *Server) compare(n *node, own *os.File) {
-	if s.attach(n, urgent) != 0 {
+	if s.attach(n, inTurn) != 0 {
 		own.Close()
 		return
 	}
@@ -94,7 +94,7 @@ func (s *Server) compare(n *node, own *os.File) {
 		}
 		done()
 	})
-	s.calls.begin(urgent, fsyscall.OpDigest, &fsyscall.Digest{ID: n.wire, Size: size}, &pendingCall{reply: reply, lazy: true, done: func(h fsyscall.Header, _ error) {
+	s.calls.begin(inTurn, fsyscall.OpDigest, &fsyscall.Digest{ID: n.wire, Size: size}, &pendingCall{reply: reply, done: func(h fsyscall.Header, _ error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		g.errno, g.leased = syscall.Errno(h.Errno), h.Leased

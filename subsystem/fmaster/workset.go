@@ -262,6 +262,11 @@ func (s *Server) beginLook(dir *node, name string) {
 	d.looking[name] = ready
 }
 
+// inTurn is the way of what is asked for ahead: behind the session's changes that
+// were made before. By the other one a number for a file could arrive after the
+// file has been renamed, and then be a number for what has its name now.
+const inTurn = ordered
+
 // came goes on with what is expected of n, now that its attributes are known:
 // the text of a link, the content of a file.
 func (s *Server) came(n *node) {
@@ -278,12 +283,12 @@ func (s *Server) came(n *node) {
 }
 
 func (s *Server) linkAhead(n *node) {
-	if n.hasLink || n.pending > 0 || !n.until.IsZero() || s.attach(n, urgent) != 0 {
+	if n.hasLink || n.pending > 0 || !n.until.IsZero() || s.attach(n, inTurn) != 0 {
 		return
 	}
 	gen := n.gen
 	reply := &fsyscall.ReadLinkReply{}
-	s.calls.begin(urgent, fsyscall.OpReadLink, &fsyscall.ReadLink{ID: n.wire}, &pendingCall{reply: reply, lazy: true, done: func(h fsyscall.Header, _ error) {
+	s.calls.begin(inTurn, fsyscall.OpReadLink, &fsyscall.ReadLink{ID: n.wire}, &pendingCall{reply: reply, done: func(h fsyscall.Header, _ error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if h.Errno == 0 && h.Leased && n.gen == gen && n.pending == 0 {
@@ -328,7 +333,7 @@ type gathering struct {
 // whole fetches the content of n in one flight without waiting. Until it has
 // come, n.fetching is set.
 func (s *Server) whole(n *node) {
-	if s.attach(n, urgent) != 0 {
+	if s.attach(n, inTurn) != 0 {
 		return
 	}
 	g := &gathering{n: n, gen: n.gen, ready: make(chan struct{})}
@@ -354,7 +359,7 @@ func (s *Server) whole(n *node) {
 
 // askFor sends one of the calls of g; took is called with its good answer.
 func (s *Server) askFor(g *gathering, op fsyscall.Op, m, reply fsyscall.Message, took func()) {
-	call := &pendingCall{reply: reply, lazy: true}
+	call := &pendingCall{reply: reply}
 	call.done = func(h fsyscall.Header, _ error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -374,14 +379,14 @@ func (s *Server) askFor(g *gathering, op fsyscall.Op, m, reply fsyscall.Message,
 			s.gathered(g)
 		}
 	}
-	s.calls.begin(urgent, op, m, call)
+	s.calls.begin(inTurn, op, m, call)
 }
 
 // gathered ends the fetching of a file.
 func (s *Server) gathered(g *gathering) {
 	n := g.n
 	if g.file != 0 {
-		s.calls.begin(urgent, fsyscall.OpRelease, &fsyscall.Release{File: g.file}, &pendingCall{
+		s.calls.begin(inTurn, fsyscall.OpRelease, &fsyscall.Release{File: g.file}, &pendingCall{
 			reply: &fsyscall.Empty{}, lazy: true, done: func(fsyscall.Header, error) {},
 		})
 		if s.keyOf(&g.first.Attr) != s.keyOf(&g.last.Attr) {
@@ -395,7 +400,7 @@ func (s *Server) gathered(g *gathering) {
 		s.learn(n, &g.first.Attr, g.leased || n.until.IsZero())
 		s.takeContent(n, &g.first.Attr, slices.Clip(g.data))
 	}
-	if g.errno == syscall.ESTALE && g.file == 0 {
+	if g.errno == syscall.ESTALE && g.file == 0 && n.gen == g.gen {
 		s.stale(n)
 	}
 	close(g.ready)
