@@ -53,6 +53,15 @@ func (p *Prefetch) expecting(uses []fsyscall.PathUse) {
 	}
 }
 
+// slotSet is the set of the slots that have a descriptor.
+func slotSet(stdio map[int]int) uint8 {
+	set := uint8(0)
+	for slot := range stdio {
+		set |= 1 << slot
+	}
+	return set
+}
+
 // prefetched returns the paths that the server is told to be on their way, those
 // of Prefetch that the view takes from here, and how many directories that are
 // only gone through come first; see fsyscall.PrefetchDirs.

@@ -79,7 +79,7 @@ func TestPrefetchIsAsked(t *testing.T) {
 		}
 		dirs := fsyscall.PrefetchDirs(c.want)
 		conn := relay.NewMessageConn(bytes.NewBuffer(asked))
-		for i, m := range fsyscall.Prefetch(dirs, len(dirs)) {
+		for i, m := range fsyscall.Prefetch(dirs, len(dirs), 0) {
 			if got, err := conn.ReadMessage(nil); err != nil || !bytes.Equal(got, m) {
 				t.Errorf("%q: message %d: %x, %v; want %x", c.dirs, i, got, err, m)
 			}

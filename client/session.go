@@ -86,7 +86,8 @@ func Start(ctx context.Context, cfg SessionConfig, stdio map[int]int) (*Session,
 		return nil, &OpenError{err}
 	}
 	paths, onWay := cfg.prefetched()
-	hello, secret, err := makeHello(cfg, paths)
+	slots := slotSet(stdio)
+	hello, secret, err := makeHello(cfg, paths, slots)
 	if err != nil {
 		rw.Close()
 		files.stop()
@@ -96,7 +97,7 @@ func Start(ctx context.Context, cfg SessionConfig, stdio map[int]int) (*Session,
 	s := newSession(relay.New(rw, cfg.Relay), files)
 	s.out.post(hello)
 	s.run()
-	s.wg.Go(func() { s.serveFiles(fsyscall.Prefetch(fsyscall.PrefetchDirs(paths), onWay)) })
+	s.wg.Go(func() { s.serveFiles(fsyscall.Prefetch(fsyscall.PrefetchDirs(paths), onWay, slots)) })
 	if cfg.Further != nil {
 		f := newFurther(s.link, cfg.Further, secret)
 		s.wg.Go(func() { f.run(s.greeted) })
@@ -128,10 +129,10 @@ func loopback(rw io.ReadWriteCloser) bool {
 }
 
 // makeHello returns the session's first message, and the secret in it.
-func makeHello(cfg SessionConfig, prefetched []string) (msg []byte, secret [32]byte, err error) {
+func makeHello(cfg SessionConfig, prefetched []string, stdio uint8) (msg []byte, secret [32]byte, err error) {
 	h := &fsyscall.Hello{
 		Version: fsyscall.Version, UID: uint32(unix.Geteuid()), GID: uint32(unix.Getegid()),
-		View: cfg.View, Prefetched: prefetched, Sync: cfg.Sync, NoCache: cfg.NoCache, Trace: cfg.Trace,
+		View: cfg.View, Prefetched: prefetched, StdioAsked: stdio, Sync: cfg.Sync, NoCache: cfg.NoCache, Trace: cfg.Trace,
 	}
 	if !cfg.NoCache {
 		h.Machine = cfg.Machine

@@ -60,9 +60,23 @@ func PrefetchDirs(paths []string) []PrefetchDir {
 	return dirs
 }
 
-// Prefetch returns the encoded messages that prefetch dirs, in order. All but the
-// first onWay of them will be read whole.
-func Prefetch(dirs []PrefetchDir, onWay int) [][]byte {
+// PrefetchStdio returns the calls for the standard streams of command 0 that are
+// files, by the set of their slots: their tags and NodeIDs come after those of the
+// directories.
+func PrefetchStdio(dirs []PrefetchDir, slots uint8) (calls []StdioNode, tag uint32) {
+	id := RootNode + NodeID(max(len(dirs), 1))
+	for slot := range uint8(3) {
+		if slots&(1<<slot) != 0 {
+			calls = append(calls, StdioNode{Slot: slot, ID: id})
+			id++
+		}
+	}
+	return calls, uint32(len(dirs) + 1)
+}
+
+// Prefetch returns the encoded messages that prefetch dirs and standard streams, in
+// order. All but the first onWay of the directories will be read whole.
+func Prefetch(dirs []PrefetchDir, onWay int, slots uint8) [][]byte {
 	var out [][]byte
 	add := func(h Header, m Message) {
 		if b, err := AppendMessage(nil, h, m); err == nil {
@@ -79,6 +93,10 @@ func Prefetch(dirs []PrefetchDir, onWay int) [][]byte {
 			most = PrefetchWhole
 		}
 		add(Header{Kind: KindCall, Op: OpList, Tag: uint32(1 + i)}, &List{ID: id, Max: most})
+	}
+	calls, tag := PrefetchStdio(dirs, slots)
+	for i := range calls {
+		add(Header{Kind: KindCall, Op: OpStdioNode, Tag: tag + uint32(i)}, &calls[i])
 	}
 	return out
 }

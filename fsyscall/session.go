@@ -54,6 +54,9 @@ type Hello struct {
 	// Prefetched are the paths that the client has asked its file service for in
 	// the server's stead (see Prefetch), at most MaxPrefetch.
 	Prefetched []string
+	// StdioAsked is the set of the standard streams of command 0, bit 0 for the
+	// standard input, of which it has asked too.
+	StdioAsked uint8
 	// Machine is a secret by which the client's files are known in caches that
 	// outlive the session. Zero: no content may be kept for later sessions.
 	Machine [32]byte
@@ -93,6 +96,7 @@ func (m *Hello) fields(c *coder) {
 		c.bool(&r.Remote)
 	})
 	slice(c, &m.Prefetched, MaxPrefetch, func(p *string) { c.string(p, MaxTarget) })
+	c.u8(&m.StdioAsked)
 	for i := range m.Machine {
 		c.u8(&m.Machine[i])
 	}

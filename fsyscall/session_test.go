@@ -13,7 +13,7 @@ func sessionCases() []wireCase {
 		User: "ann", Home: "/home/ann", Hostname: "desk",
 		Now:        Time{Sec: 0x01020304, Nsec: 5},
 		View:       []ViewRule{{Path: "/"}, {Path: "/usr", Remote: true}},
-		Prefetched: []string{"/h"}, Sync: true, Trace: true,
+		Prefetched: []string{"/h"}, StdioAsked: 5, Sync: true, Trace: true,
 	}
 	for i := range hello.Secret {
 		hello.Secret[i] = byte(i)
@@ -42,7 +42,7 @@ func sessionCases() []wireCase {
 	return []wireCase{
 		{"hello", notice(OpHello), hello, `04 01 00 0000 00000000 0100000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1fe803000064000000020000006400
 			00001b00000003000000616e6e090000002f686f6d652f616e6e040000006465736b0403020100000000050000000200
-			0000010000002f00040000002f75737201 01000000020000002f68 808182838485868788898a8b8c8d8e8f
+			0000010000002f00040000002f75737201 01000000020000002f68 05 808182838485868788898a8b8c8d8e8f
 			909192939495969798999a9b9c9d9e9f 010001`},
 		{"welcome", notice(OpWelcome), &Welcome{Version: 1, UID: 5, GID: 6, User: "u", Hostname: "big", PID: 77}, `04 02 00 0000 00000000 010005000000060000000100000075030000006269674d000000`},
 		{"exec", call(OpExec, 1), exec, `01 03 00 0000 01000000 0300000002000000040000006563686f000000000100000003000000413d62040000002f746d70120000000100000007
@@ -69,7 +69,7 @@ func TestSessionBytes(t *testing.T) { checkCases(t, sessionCases()) }
 // expects by the same path.
 func TestPrefetch(t *testing.T) {
 	var got []string
-	for _, b := range Prefetch(PrefetchDirs([]string{"/home/ann/src", "/home/ann/lib", "/home"}), 4) {
+	for _, b := range Prefetch(PrefetchDirs([]string{"/home/ann/src", "/home/ann/lib", "/home"}), 4, 6) {
 		h, body, err := ParseHeader(b)
 		if err != nil {
 			t.Fatal(err)
@@ -86,12 +86,16 @@ func TestPrefetch(t *testing.T) {
 		"attach 0 &{Dir:2 Name:ann ID:3 Ino:0 Dev:0}", "list 3 &{ID:3 Max:1024}",
 		"attach 0 &{Dir:3 Name:src ID:4 Ino:0 Dev:0}", "list 4 &{ID:4 Max:1024}",
 		"attach 0 &{Dir:3 Name:lib ID:5 Ino:0 Dev:0}", "list 5 &{ID:5 Max:8192}",
+		"stdionode 6 &{Cmd:0 Slot:1 ID:6}", "stdionode 7 &{Cmd:0 Slot:2 ID:7}",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
 	}
-	if n := len(Prefetch(PrefetchDirs([]string{"/"}), 1)); n != 1 {
+	if n := len(Prefetch(PrefetchDirs([]string{"/"}), 1, 0)); n != 1 {
 		t.Errorf("the root takes %d messages", n)
+	}
+	if calls, tag := PrefetchStdio(nil, 7); tag != 1 || len(calls) != 3 || calls[0].ID != RootNode+1 {
+		t.Errorf("without a directory %d, %+v", tag, calls)
 	}
 	if dirs := PrefetchDirs(nil); dirs != nil {
 		t.Errorf("without a path %v", dirs)

@@ -75,8 +75,8 @@ func (s *Server) Prepare(p string, below bool) {
 
 // expectPrefetched takes in what the client asks for in the session's stead.
 // It must be called before any other number is given out.
-func (s *Server) expectPrefetched(paths []string) {
-	dirs := fsyscall.PrefetchDirs(paths)
+func (s *Server) expectPrefetched(h *fsyscall.Hello) {
+	dirs := fsyscall.PrefetchDirs(h.Prefetched)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	nodes := make([]*node, len(dirs))
@@ -93,6 +93,12 @@ func (s *Server) expectPrefetched(paths []string) {
 		}
 		nodes[i] = n
 		s.calls.expect(uint32(1+i), fsyscall.OpList, s.listing(n, nil))
+	}
+	asked, tag := fsyscall.PrefetchStdio(dirs, h.StdioAsked)
+	for i, call := range asked {
+		b, pending := s.newBinding()
+		s.binding[stdioKey{call.Cmd, call.Slot}] = b
+		s.calls.expect(tag+uint32(i), fsyscall.OpStdioNode, pending)
 	}
 }
 

@@ -150,7 +150,7 @@ func New(cfg Config) *Server {
 	s.root.attr.Mode = modeDir | 0o755
 	s.nodes[s.root.id] = s.root
 	s.wires[s.root.wire] = s.root
-	s.expectPrefetched(cfg.Hello.Prefetched)
+	s.expectPrefetched(cfg.Hello)
 	return s
 }
 

@@ -38,13 +38,19 @@ type stdioKey struct {
 // beginBind asks for the file of a standard stream without waiting. s.mu is
 // held.
 func (s *Server) beginBind(key stdioKey) *binding {
-	b := &binding{node: s.newNode(), ready: make(chan struct{})}
+	b, pending := s.newBinding()
 	req := &fsyscall.StdioNode{Cmd: key.cmd, Slot: key.slot, ID: b.node.wire}
-	s.calls.begin(ordered, fsyscall.OpStdioNode, req, &pendingCall{reply: &b.reply, done: func(h fsyscall.Header, _ error) {
+	s.calls.begin(ordered, fsyscall.OpStdioNode, req, pending)
+	return b
+}
+
+// newBinding prepares for the answer to a StdioNode call.
+func (s *Server) newBinding() (*binding, *pendingCall) {
+	b := &binding{node: s.newNode(), ready: make(chan struct{})}
+	return b, &pendingCall{reply: &b.reply, done: func(h fsyscall.Header, _ error) {
 		b.errno = syscall.Errno(h.Errno)
 		close(b.ready)
-	}})
-	return b
+	}}
 }
 
 // lookupHidden serves the paths that StdioPath names. s.mu is held.
