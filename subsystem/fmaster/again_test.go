@@ -105,3 +105,31 @@ func TestAskedForAgainIsBounded(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// TestDirectoryStays: a directory that is looked at again and again is asked about
+// once, though nobody wants to know what is in it, and this costs little.
+func TestDirectoryStays(t *testing.T) {
+	w := newWorld(t)
+	for i := range 200 { // none of which is guessed
+		if err := os.MkdirAll(filepath.Join(w.client, "a/b", fmt.Sprintf("d%03d/x", i)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const script = "cd a/b; for i in 1 2 3; do stat -c %a d050; sleep 1.2; done"
+	w.sh("cd a/b; stat d050")
+	before := w.stat("waited")
+	if got := w.sh(script); got != "755\n755\n755" {
+		t.Errorf("%q", got)
+	}
+	if n := w.stat("waited") - before; n > 0 {
+		t.Errorf("%d round trips were waited for\n%s", n, w.srv.Stats())
+	}
+	before = w.stat("list")
+	w.sh("cd a/b; stat -c %a d*")
+	w.settled()
+	if n := w.stat("list") - before; n > 70 {
+		t.Errorf("%d directories were listed that nobody has entered", n)
+	}
+	os.Chmod(filepath.Join(w.client, "a/b/d050"), 0o700)
+	w.soon("700", "stat -c %a a/b/d050")
+}

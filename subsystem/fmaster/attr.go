@@ -60,6 +60,7 @@ func (s *Server) refresh(n *node, f *file) syscall.Errno {
 		}
 		return syscall.ESTALE
 	}
+	s.lease(n)
 	var reply fsyscall.AttrReply
 	gen := n.gen
 	res, errno := s.getAttr(n, f, &reply)

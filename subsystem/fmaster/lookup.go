@@ -52,6 +52,7 @@ func (s *Server) lookup(dirID fsyscall.NodeID, name string, out *fuse.EntryOut) 
 	switch {
 	case errno == 0:
 		s.use(n, fsyscall.UseName)
+		s.lease(n)
 		if n.isDir() && n.refs > 0 {
 			n.lookedAgain = time.Now().UnixNano()
 		}

@@ -130,6 +130,23 @@ func (s *Server) wanted(dir *node) {
 	}
 }
 
+// namedAhead bounds the listings, in entries, of directories of which a program
+// has wanted nothing but their attributes, while nobody has used them.
+const namedAhead = firstAhead / 4
+
+// lease is called when a program uses the attributes of n. Those of a directory are
+// good for a moment only, until it is listed: then they are under a lease, and the
+// next use needs no question.
+func (s *Server) lease(n *node) {
+	if !n.isDir() || !n.known || n.until.IsZero() || n.synthetic || n.mounts != nil || n.pending > 0 || !n.mayBeTree() || s.cfg.Hello.NoCache ||
+		n.attr.Access&(accessR|accessX) != accessR|accessX || s.aheadUnused+assumedEntries > namedAhead {
+		return
+	}
+	if d := n.entries(); !d.whole && !d.big && d.listing == nil {
+		s.listAhead(n, guess{levels: 1})
+	}
+}
+
 // runAhead is called when a program reads the listing of n. If it has read that
 // of the parent too, it is likely to read those of the other directories there,
 // and of those below.
