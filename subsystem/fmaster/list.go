@@ -169,6 +169,8 @@ func (s *Server) takeEntry(dir *node, e *fsyscall.Entry, leased bool, since uint
 	if n == nil {
 		n = s.newNode()
 		n.mounts = dir.mounts.child(e.Name)
+	} else {
+		s.named(n, dir, e.Name)
 	}
 	s.learnSince(n, &e.Attr, leased, since)
 	if e.Attr.Mode&modeType == modeLink {

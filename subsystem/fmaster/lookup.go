@@ -1,6 +1,7 @@
 package fmaster
 
 import (
+	"slices"
 	"syscall"
 	"time"
 
@@ -358,6 +359,7 @@ func (s *Server) found(dir *node, name string, q asked, a *fsyscall.Attr, res re
 	default:
 		s.countNodes--
 		s.calls.forget(fresh.wire, via)
+		s.named(n, dir, name)
 	}
 	s.place(dir, name, n)
 	if current {
@@ -385,11 +387,29 @@ func (s *Server) nodeFor(dir *node, name string, a *fsyscall.Attr) *node {
 		}
 	}
 	if a.Mode&modeType == modeRegular && (a.Nlink > 1 || s.byInode[key] != nil) {
-		if n := s.byInode[key]; n != nil && !n.gone && (a.Nlink > 1 || n.stdio != nil) {
+		if n := s.byInode[key]; n != nil && !n.gone && (a.Nlink > 1 || n.stdio != nil || n.remotelyOpen()) {
 			return n
 		}
 	}
 	return nil
+}
+
+// remotelyOpen tells whether the client has n open for a program: no other inode
+// can have its number.
+func (n *node) remotelyOpen() bool {
+	return slices.ContainsFunc(n.open, func(f *file) bool { return f.remote })
+}
+
+// named sees to it that the client is told of n by the name that it is about to
+// get, if it had lost the last one known.
+func (s *Server) named(n, dir *node, name string) {
+	switch {
+	case n.parent != nil || n.attached == 0 || n.stdio != nil:
+	case n.pending == 0:
+		s.forget(n)
+	case s.attach(dir, ordered) == 0:
+		s.calls.attach(ordered, &fsyscall.Attach{Dir: dir.wire, Name: name, ID: n.wire, Ino: n.key.ino, Dev: n.key.dev})
+	}
 }
 
 // extend renews how long what is known of dir's entries as a set (that the
