@@ -14,10 +14,10 @@ import (
 // What was used once is asked for once, so that this costs no more than the use
 // did, however often it changes.
 const (
-	// restTime is how long nothing that was used may change before it is asked
-	// for, and restMost how long that is waited for.
-	restTime = 30 * time.Millisecond
-	restMost = time.Second
+	// restTime is how long neither the client's programs nor the session may have
+	// changed anything before it is asked for: what is at work is left alone. It is
+	// less than somebody takes to type the next command.
+	restTime = 250 * time.Millisecond
 	// maxAgain bounds what is asked for at a time. When more changes at once,
 	// nothing is: somebody has taken out another branch.
 	maxAgain = 256
@@ -31,8 +31,9 @@ type again struct {
 	// nothing.
 	what  map[againKey]fsyscall.UseWhat
 	timer *time.Timer
-	since time.Time // when the first of what came
-	over  bool
+	// changes is what Server.changes was when the timer was set.
+	changes uint64
+	over    bool
 }
 
 // againKey is a name in a directory, or the directory's listing.
@@ -57,23 +58,26 @@ func (s *Server) changedListing(dir *node) {
 	dir.recent &^= fsyscall.UseListing
 }
 
-// askLater notes what is to be asked for, if it was used, and that what was noted
-// has changed once more.
+// askLater notes what is to be asked for, if it was used.
 func (s *Server) askLater(key againKey, what fsyscall.UseWhat, used bool) {
 	a := &s.again
-	_, noted := a.what[key]
-	if !noted && !used || a.over || s.cfg.Hello.NoCache {
+	if !used || a.over || s.cfg.Hello.NoCache {
 		return
 	}
-	switch now := time.Now(); {
-	case a.timer == nil:
-		a.since, a.what = now, make(map[againKey]fsyscall.UseWhat)
+	if a.timer == nil {
+		a.what = make(map[againKey]fsyscall.UseWhat)
 		a.timer = time.AfterFunc(restTime, s.askAgain)
-	case now.Sub(a.since) < restMost:
-		a.timer.Reset(restTime)
+		a.changes = s.changes
 	}
 	if len(a.what) <= maxAgain {
 		a.what[key] |= what
+	}
+}
+
+// atWork is called when the client's programs have changed something.
+func (a *again) atWork() {
+	if a.timer != nil {
+		a.timer.Reset(restTime)
 	}
 }
 
@@ -83,9 +87,17 @@ func (s *Server) askAgain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := &s.again
+	if a.over || a.timer == nil {
+		return
+	}
+	if a.changes != s.changes {
+		a.changes = s.changes
+		a.timer.Reset(restTime)
+		return
+	}
 	changed := a.what
 	a.what, a.timer = nil, nil
-	if a.over || len(changed) > maxAgain {
+	if len(changed) > maxAgain {
 		return
 	}
 	s.working.expected = min(s.working.expected, maxExpected-maxAgainBytes)

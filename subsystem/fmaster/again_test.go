@@ -53,7 +53,7 @@ func TestChangedIsAskedForAgain(t *testing.T) {
 		}, "19yye\nf\nnew\nunused\n600\nnone"},
 	} {
 		c.change()
-		time.Sleep(100 * time.Millisecond) // for the client's notice
+		time.Sleep(400 * time.Millisecond) // until all is at rest
 		w.settled()
 		before := w.stat("waited")
 		if got := w.sh(script); got != c.want {
@@ -85,9 +85,9 @@ func TestAskedForAgainIsBounded(t *testing.T) {
 	w.settled()
 
 	before := calls()
-	for i := range 10 {
+	for i := range 5 {
 		os.WriteFile(in(7), fmt.Append(nil, "again ", i), 0o644)
-		time.Sleep(60 * time.Millisecond)
+		time.Sleep(400 * time.Millisecond)
 	}
 	w.settled()
 	if n := calls() - before; n > 3 {
@@ -96,7 +96,7 @@ func TestAskedForAgainIsBounded(t *testing.T) {
 
 	before = calls()
 	writeAll("three")
-	time.Sleep(100 * time.Millisecond)
+	time.Sleep(400 * time.Millisecond)
 	w.settled()
 	if n := calls() - before; n > 3 {
 		t.Errorf("%d calls when everything changed", n)

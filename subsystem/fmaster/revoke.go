@@ -12,6 +12,7 @@ import (
 func (s *Server) revoke(r *fsyscall.Revoke) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.again.atWork()
 	for i := range r.Items {
 		it := &r.Items[i]
 		s.stats.revoked.Add(1)
