@@ -112,6 +112,9 @@ func (s *Server) takeListing(dir *node, gen, since uint64, l *listed) {
 		d.big = true
 		return
 	case syscall.ESTALE:
+		if dir.gen != gen {
+			return // the session has moved or removed it meanwhile
+		}
 		if !s.mended(dir, l.errno, 0) {
 			s.stale(dir)
 		}

@@ -143,7 +143,7 @@ func (s *Server) lease(n *node) {
 		return
 	}
 	if d := n.entries(); !d.whole && !d.big && d.listing == nil {
-		s.listAhead(n, guess{levels: 1})
+		s.listAheadBy(inTurn, n, guess{levels: 1})
 	}
 }
 
@@ -314,12 +314,14 @@ func (s *Server) resume() {
 }
 
 // listAhead asks for the listing of c, and goes on below when it comes.
-func (s *Server) listAhead(c *node, g guess) {
+func (s *Server) listAhead(c *node, g guess) { s.listAheadBy(c.via(), c, g) }
+
+func (s *Server) listAheadBy(via path, c *node, g guess) {
 	d := c.entries()
 	s.aheadUnused += assumedEntries
 	d.ahead = assumedEntries
 	s.stats.ahead.Add(1)
-	s.list(c, listMax, func(l listed) {
+	s.listBy(via, c, listMax, func(l listed) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if d.ahead > 0 {
