@@ -48,21 +48,21 @@ func TestPrefetched(t *testing.T) {
 // working directory, and what a command is expected to list if the way there is.
 func TestAround(t *testing.T) {
 	t.Setenv("HOME", "/home/u/")
-	p := Around("/work/a")
+	p := Around("/srv/a")
 	p.expecting([]fsyscall.PathUse{
-		{Path: "/", What: fsyscall.UseListing}, {Path: "/srv/far/away", What: fsyscall.UseListing},
-		{Path: "/work/a/b", What: fsyscall.UseListing | fsyscall.UseName}, {Path: "/work/a/b/c", What: fsyscall.UseListing},
-		{Path: "/work/a/d", What: fsyscall.UseName}, {Path: "/work/a/d/e", What: fsyscall.UseListing},
+		{Path: "/", What: fsyscall.UseListing}, {Path: "/mnt/far/away", What: fsyscall.UseListing},
+		{Path: "/srv/a/b", What: fsyscall.UseListing | fsyscall.UseName}, {Path: "/srv/a/b/c", What: fsyscall.UseListing},
+		{Path: "/srv/a/d", What: fsyscall.UseName}, {Path: "/srv/a/d/e", What: fsyscall.UseListing},
 	})
 	want := Prefetch{
-		OnWay: []string{"/work/a", "/home/u", "/home/u/.config", "/home/u/.local/lib"},
-		Whole: []string{"/work/a/b", "/work/a/b/c"},
+		OnWay: []string{"/srv/a", "/home/u", "/home/u/.config", "/home/u/.local/lib"},
+		Whole: []string{"/srv/a/b", "/srv/a/b/c"},
 	}
 	if !slices.Equal(p.OnWay, want.OnWay) || !slices.Equal(p.Whole, want.Whole) {
 		t.Errorf("%+v, want %+v", p, want)
 	}
 	t.Setenv("HOME", "")
-	if p := Around("/work/a"); !slices.Equal(p.OnWay, want.OnWay[:1]) {
+	if p := Around("/srv/a"); !slices.Equal(p.OnWay, want.OnWay[:1]) {
 		t.Errorf("without a home directory %q", p.OnWay)
 	}
 }
