@@ -40,11 +40,12 @@ type localFiles struct {
 	// stall, if not nil, holds up every open until it is closed, whatever
 	// becomes of the session.
 	stall chan struct{}
-	// after is what Settle returns, and what waits for it waits for settled too.
-	after   uint32
+	// settled, if not nil, holds up what Settle has returned for the wait; after is
+	// the tag that it returns.
 	settled chan struct{}
 
 	mu     sync.Mutex
+	after  uint32
 	synced int
 	waited int  // calls of Wait
 	early  bool // one of them came before the end of the link
@@ -114,6 +115,8 @@ func (f *localFiles) Wait() {
 	f.early = f.early || f.cfg.Link.Err() == nil
 }
 func (f *localFiles) Settle() (uint32, func(context.Context) ([]fsyscall.LostWrite, int, error)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return f.after, func(context.Context) ([]fsyscall.LostWrite, int, error) {
 		if f.settled != nil {
 			<-f.settled
@@ -345,7 +348,9 @@ func TestUnsureExit(t *testing.T) {
 	if exit = next[*fsyscall.Exit](c); !exit.Sure || exit.After != 77 || exit.Code != 3 || exit.LostCount != 1 {
 		t.Errorf("%+v", exit)
 	}
+	c.files.mu.Lock()
 	c.files.after = 0
+	c.files.mu.Unlock()
 	if _, _, exit := c.run(request(1, "true")); !exit.Sure || exit.After != 0 || exit.LostCount != 1 {
 		t.Errorf("%+v", exit)
 	}
