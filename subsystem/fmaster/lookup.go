@@ -278,12 +278,13 @@ type asked struct {
 
 // lookLazily looks a name up without anybody waiting for it. done gets what it
 // leads to, or nil, and the node that the answer would have made if the inode
-// was new; s.mu is held. It returns false when the name cannot be asked for.
+// was new, and whether the answer came too late to count; s.mu is held. It
+// returns false when the name cannot be asked for.
 //
 // The kernel keeps the session's changes of a directory and look-ups that it asks
 // for apart. This one it knows nothing of: what the session has done meanwhile is
 // newer than the answer, which then says nothing.
-func (s *Server) lookLazily(dir *node, name string, done func(n, fresh *node)) bool {
+func (s *Server) lookLazily(dir *node, name string, done func(n, fresh *node, late bool)) bool {
 	if s.attach(dir, inTurn) != 0 {
 		return false
 	}
@@ -298,14 +299,14 @@ func (s *Server) lookLazily(dir *node, name string, done func(n, fresh *node)) b
 			if h.Errno == 0 {
 				s.calls.forget(q.fresh.wire, inTurn)
 			}
-			done(nil, q.fresh)
+			done(nil, q.fresh, true)
 			return
 		}
 		n, errno := s.found(dir, name, q, &reply.Attr, result{syscall.Errno(h.Errno), h.Leased})
 		if errno != 0 {
 			n = nil
 		}
-		done(n, q.fresh)
+		done(n, q.fresh, false)
 	}})
 	return true
 }

@@ -62,10 +62,9 @@ func (s *Server) learnLink(dir *node, name string) {
 		s.revokeTree(s.root) // it may be a name of anything
 		return
 	}
-	gen := dir.gen
-	begun := s.lookLazily(dir, name, func(n, fresh *node) {
+	begun := s.lookLazily(dir, name, func(n, fresh *node, late bool) {
 		s.linkAsks--
-		if dir.gen != gen { // the answer came too late
+		if late {
 			s.learnLink(dir, name)
 			return
 		}

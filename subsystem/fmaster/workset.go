@@ -241,7 +241,7 @@ func (s *Server) beginLook(dir *node, name string) {
 		return
 	}
 	ready := make(chan struct{})
-	begun := s.lookLazily(dir, name, func(n, _ *node) {
+	begun := s.lookLazily(dir, name, func(n, _ *node, _ bool) {
 		if delete(d.looking, name); len(d.looking) == 0 {
 			d.looking = nil
 		}
