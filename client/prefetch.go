@@ -17,10 +17,6 @@ type Prefetch struct {
 	Whole []string
 }
 
-// settings are where, below the home directory, many programs look for theirs
-// and for what the user has installed alone.
-var settings = [...]string{".config", ".local/lib"}
-
 // Around returns what most commands need that begin in cwd.
 func Around(cwd string) Prefetch {
 	p := Prefetch{OnWay: []string{cwd}}
@@ -30,7 +26,7 @@ func Around(cwd string) Prefetch {
 	}
 	home = filepath.Clean(home)
 	p.OnWay = append(p.OnWay, home)
-	for _, name := range settings {
+	for _, name := range fsyscall.Settings {
 		p.OnWay = append(p.OnWay, filepath.Join(home, name))
 	}
 	return p

@@ -20,6 +20,10 @@ const MaxPrefetch = 256
 // server derives the same messages from the paths and expects the replies as if
 // it had sent them.
 
+// Settings are where, below the home directory, many programs look for theirs
+// and for what the user has installed alone.
+var Settings = [...]string{".config", ".local/lib"}
+
 // PrefetchDir is a directory that is prefetched: the entry Name of the directory
 // with the index Dir. The first is the root, without a name.
 type PrefetchDir struct {

@@ -85,10 +85,6 @@ func (s *session) exec(tag uint32, x *fsyscall.Exec) error {
 	return nil
 }
 
-// settings are where, below the home directory, many programs look for theirs
-// and for what the user has installed alone.
-var settings = [...]string{"/.config", "/.local/lib"}
-
 // prepare has the directories asked for that a command is about to use. What it
 // wants in cwd is known, or guessed.
 func (s *session) prepare(cwd string, known bool) {
@@ -101,8 +97,8 @@ func (s *session) prepare(cwd string, known bool) {
 	if known {
 		return
 	}
-	for _, dir := range settings {
-		s.files.Prepare(home+dir, false)
+	for _, dir := range fsyscall.Settings {
+		s.files.Prepare(home+"/"+dir, false)
 	}
 }
 

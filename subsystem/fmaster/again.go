@@ -45,23 +45,24 @@ type againKey struct {
 // changedEntry notes that a local program has changed the entry name of dir, or
 // what is behind it.
 func (s *Server) changedEntry(dir *node, name string) {
-	if c := dir.dir.children[name]; c != nil && !c.synthetic {
-		s.askLater(againKey{dir, name}, c.recent, c.recent != 0)
+	if c := dir.dir.children[name]; c != nil && !c.synthetic && c.recent != 0 {
+		s.askLater(againKey{dir, name}, c.recent)
 		c.recent &= fsyscall.UseListing // which its own listing is asked for by
 	}
 }
 
 // changedListing notes that a local program has changed the entries of dir.
 func (s *Server) changedListing(dir *node) {
-	d := dir.dir
-	s.askLater(againKey{dir: dir}, 0, dir.recent&fsyscall.UseListing != 0 && d.whole && len(d.children) <= listMax)
+	if d := dir.dir; dir.recent&fsyscall.UseListing != 0 && d.whole && len(d.children) <= listMax {
+		s.askLater(againKey{dir: dir}, 0)
+	}
 	dir.recent &^= fsyscall.UseListing
 }
 
-// askLater notes what is to be asked for, if it was used.
-func (s *Server) askLater(key againKey, what fsyscall.UseWhat, used bool) {
+// askLater notes what is to be asked for.
+func (s *Server) askLater(key againKey, what fsyscall.UseWhat) {
 	a := &s.again
-	if !used || a.over || s.cfg.Hello.NoCache {
+	if a.over || s.cfg.Hello.NoCache {
 		return
 	}
 	if a.timer == nil {
@@ -102,20 +103,14 @@ func (s *Server) askAgain() {
 	}
 	s.working.expected = min(s.working.expected, maxExpected-maxAgainBytes)
 	for key := range changed {
-		if key.name == "" && !key.dir.dropped {
-			s.listAgain(key.dir)
+		if key.name == "" && !key.dir.dropped && key.dir.listingWanted() {
+			s.listBy(inTurn, key.dir, listMax, nil)
 		}
 	}
 	for key, what := range changed {
 		if key.name != "" && !key.dir.dropped {
 			s.askEntry(key.dir, key.name, what)
 		}
-	}
-}
-
-func (s *Server) listAgain(dir *node) {
-	if d := dir.entries(); !d.whole && d.listing == nil && !d.big && !dir.synthetic {
-		s.listBy(inTurn, dir, listMax, nil)
 	}
 }
 

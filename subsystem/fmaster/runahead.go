@@ -103,9 +103,16 @@ func (s *Server) expectPrefetched(h *fsyscall.Hello) {
 }
 
 func (s *Server) prepareOne(n *node) {
-	if d := n.entries(); !d.whole && d.listing == nil && !d.big && !n.synthetic {
+	if n.listingWanted() {
 		s.list(n, listMax, nil)
 	}
+}
+
+// listingWanted tells whether the listing of n is neither known nor on its way, nor
+// too long to be asked for whole.
+func (n *node) listingWanted() bool {
+	d := n.entries()
+	return !d.whole && d.listing == nil && !d.big && !n.synthetic
 }
 
 // wanted notes that a program needed the entries of dir from the client. The
@@ -138,11 +145,11 @@ const namedAhead = firstAhead / 4
 // good for a moment only, until it is listed: then they are under a lease, and the
 // next use needs no question.
 func (s *Server) lease(n *node) {
-	if !n.isDir() || !n.known || n.until.IsZero() || n.synthetic || n.mounts != nil || n.pending > 0 || !n.mayBeTree() || s.cfg.Hello.NoCache ||
+	if !n.isDir() || !n.known || n.until.IsZero() || n.mounts != nil || n.pending > 0 || !n.mayBeTree() || s.cfg.Hello.NoCache ||
 		n.attr.Access&(accessR|accessX) != accessR|accessX || s.aheadUnused+assumedEntries > namedAhead {
 		return
 	}
-	if d := n.entries(); !d.whole && !d.big && d.listing == nil {
+	if n.listingWanted() {
 		s.listAheadBy(inTurn, n, guess{levels: 1})
 	}
 }

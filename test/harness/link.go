@@ -107,7 +107,6 @@ func (l *Link) serve(near net.Conn, began time.Time) {
 	defer l.track(near, false)
 	defer near.Close()
 	var wg sync.WaitGroup
-	defer wg.Wait()
 	up := newCarrier(l.shape, &l.up)
 	wg.Go(func() { up.load(near, began.Add(l.shape.RTT())) })
 	sleepUntil(began.Add(3 * l.shape.Delay))
@@ -202,7 +201,7 @@ func (c *carrier) unload(to, from net.Conn) {
 	}
 }
 
-// drain lets load come to its end.
+// drain waits for the end of load.
 func (c *carrier) drain() {
 	for range c.queue {
 	}
